@@ -1,0 +1,52 @@
+# make setup   makes .venv with pinned versions: the CUDA build where there is an NVIDIA driver, the CPU build elsewhere
+PYTHON ?= python3
+VENV ?= .venv
+VARIANT ?= $(shell if test -e /proc/driver/nvidia/version || PATH="$$PATH:/sbin:/usr/sbin" ldconfig -p 2>/dev/null \
+	| grep -q libnvidia-ml.so.1; then echo cuda; else echo cpu; fi)
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-$(VARIANT)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+FBGEMM_cpu := ./shims/fbgemm-gpu
+FBGEMM_cuda :=
+
+.PHONY: help setup quickstart test lint
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup       install into $(VENV) (PYTHON=python3.12 or VARIANT=cpu to choose)"
+	@echo "make quickstart  synthetic data, a teacher, a student, a report: configs/quickstart.yaml"
+	@echo "make test        the tests"
+	@echo "make lint        ruff and pyrefly"
+
+setup: $(STAMP)
+	@$(BIN)/recdistill doctor
+
+# The two builds own the same files, so the other one leaves before this one comes.
+$(STAMP): requirements/$(VARIANT).txt pyproject.toml shims/fbgemm-gpu/pyproject.toml | $(BIN)/python
+	@if ls $(VENV)/.setup-* 2>/dev/null | grep -qv -- '-$(VARIANT)$$'; then \
+		$(PIP) uninstall --quiet --yes fbgemm-gpu fbgemm-gpu-cpu; rm -f $(VENV)/.setup-*; fi
+	$(PIP) install --quiet --constraint requirements/$(VARIANT).txt $(FBGEMM_$(VARIANT)) --editable '.[dev]'
+	$(PIP) check
+	@touch $@
+
+# Debian's python3 may lack ensurepip, without which venv cannot put pip into an environment; virtualenv brings its own.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "recdistill needs Python 3.11 or later, and $(PYTHON) is not: make setup PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); \
+		$(PYTHON) -m pip install --quiet --constraint requirements/cpu.txt --target .bootstrap virtualenv && \
+		PYTHONPATH=.bootstrap $(PYTHON) -m virtualenv --quiet $(VENV); } || { \
+		echo "no virtual environment can be made: install venv or pip for $(PYTHON), on Debian" \
+			"apt-get install python3-venv" >&2; exit 1; }
+
+quickstart: $(STAMP)
+	@test -d data/quickstart || $(BIN)/recdistill synth data/quickstart
+	$(BIN)/recdistill run configs/quickstart.yaml
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check

@@ -1,0 +1,1 @@
+"""What runs recdistill: the command line, the whole path as one function, and what stands around it."""

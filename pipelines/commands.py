@@ -1,0 +1,70 @@
+"""The commands over a configuration: check, plan, run.
+
+What is heavy is imported inside each command, so that `--help` and the data commands answer at once.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from pipelines.console import say, table
+
+Sets = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", negative="", help="a.b=value on top of the file, read as YAML; may be given again."),
+]
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object.")]
+File = Annotated[Path, Parameter(help="The YAML file of a run.")]
+
+
+def check(config: File, /, *, sets: Sets = (), json: Json = False) -> int:
+    """Check a configuration and name all its problems at once; no data is read."""
+    from recdistill.config import load_config
+
+    found = load_config(config, sets)
+    teacher, student = found.teacher.model.kind, found.student.model
+    text = f"{config}: ok: a {student.kind} student of {student.dim} dimensions, a teacher of kind {teacher}, "
+    text += f"{len(found.distill)} distillation terms"
+    say({"config": found.model_dump(mode="json")}, text, as_json=json)
+    return 0
+
+
+def plan(config: File, /, *, sets: Sets = (), json: Json = False) -> int:
+    """Show what a run would find done (hit), go on with (partial) or begin (miss), without spending anything."""
+    from recdistill import stages
+    from recdistill.config import load_config
+
+    steps = stages.plan(load_config(config, sets))
+    rows = [(s["stage"], s["state"], s["fingerprint"], s["path"]) for s in steps]
+    say({"stages": steps}, table(rows, ("stage", "state", "fingerprint", "path")), as_json=json)
+    return 0
+
+
+def run(config: File, /, *, sets: Sets = (), until: str | None = None, json: Json = False) -> int:
+    """Run every stage from the log to the registry, reusing what is done; the same command goes on after a stop.
+
+    Parameters
+    ----------
+    until
+        The last stage to run, as `plan` names it.
+    """
+    from pipelines import distill
+    from pipelines.models import prepare_mlflow
+    from pipelines.progress import progress
+    from recdistill.config import load_config
+    from recdistill.stages import Run
+    from recdistill.world import world
+
+    found = load_config(config, sets)
+    prepare_mlflow()
+    command = shlex.join(["recdistill", *sys.argv[1:]])
+    with progress(json=json) as log, world(device=found.exec.device, threads=found.exec.threads) as joined:
+        go = Run(store=Path(found.exec.store), world=joined, log=log)
+        outcome = distill.distill(found, go, until=until, command=command)
+    say(outcome.summary(), outcome.text(), as_json=json)
+    return 0

@@ -1,0 +1,86 @@
+"""The commands over the registry: promote, rollback."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from pipelines.commands import Json
+from pipelines.console import say
+from recdistill.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from recdistill.types import Release
+
+Uri = Annotated[str | None, Parameter(name="--mlflow", help="Registry URI; the SQLite file beside runs/store.")]
+Flag = Annotated[bool, Parameter(negative="")]
+
+
+def promote(
+    model: str, /, *, version: int | None = None, force: Flag = False, mlflow: Uri = None, json: Json = False
+) -> int:
+    """Make a registered version serve, if its gates passed.
+
+    Parameters
+    ----------
+    model
+        Name of the registered model.
+    version
+        The version to promote; left out, the latest candidate.
+    force
+        Override the gates and the order of data; the version is then recorded as forced.
+    """
+    from recdistill import registry
+
+    uri = registry_uri(mlflow)
+    chosen = version if version is not None else _candidate(uri, model)
+    return _released(registry.promote(uri, model, chosen, force=force), as_json=json)
+
+
+def rollback(model: str, /, *, mlflow: Uri = None, json: Json = False) -> int:
+    """Make the version that served before serve again, and withdraw the one that serves now."""
+    from recdistill import registry
+
+    return _released(registry.rollback(registry_uri(mlflow), model), as_json=json)
+
+
+def prepare_mlflow() -> None:
+    """Set MLflow's defaults, where the user has set none, before it is first imported."""
+    from recdistill.tracking import MLFLOW_ENV
+
+    for name, value in MLFLOW_ENV.items():
+        os.environ.setdefault(name, value)
+
+
+def registry_uri(given: str | None) -> str:
+    """Return the registry to use; raises ArtifactError where it is an SQLite file that does not exist."""
+    from recdistill.config import ExecSpec
+    from recdistill.tracking import sqlite_file
+
+    prepare_mlflow()
+    uri = given or ExecSpec().tracking_uri
+    file = sqlite_file(uri)
+    if file is not None and not file.is_file():
+        fix = "run a configuration with `registry:` first, or name the registry with --mlflow"
+        raise ArtifactError("there is no registry here", where=str(file), fix=fix)
+    return uri
+
+
+def _candidate(uri: str, model: str) -> int:
+    from recdistill import registry
+
+    versions = registry.history(uri, model)
+    for found in versions:
+        if "candidate" in found["aliases"]:
+            return int(found["version"])
+    known = f"versions {', '.join(str(v['version']) for v in versions)}" if versions else "no versions"
+    raise ArtifactError(f"model {model!r} has no candidate, and {known}", where=uri, fix="name one with --version")
+
+
+def _released(release: Release, *, as_json: bool) -> int:
+    text = f"{release.model} version {release.version} serves as {release.alias} ({release.uri})"
+    say(dataclasses.asdict(release), text, as_json=as_json)
+    return 0

@@ -1,0 +1,252 @@
+"""The FAISS indexes of one catalogue: build on one thread, tune by counted work, search.
+
+Inner product is the metric throughout; cosine catalogues arrive normalised. Every file is a pure function of its
+inputs: the build uses one thread, and a runtime parameter is chosen by how many distances it computes, not by a clock.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Gt, Le, MinLen
+from numpy.typing import NDArray
+from pydantic import PositiveInt
+
+from recdistill.errors import ArtifactError, ConfigError, DataError
+from recdistill.serve import BundleError, read_index
+from recdistill.spec import Spec, canonical
+from recdistill.store import aside, sha256, write_text
+from recdistill.types import Float, Int
+
+INDEX, FLAT, FACTS = "index.faiss", "flat.faiss", "index.json"
+TIE = 1e-3  # ann-benchmarks: an item this close to the k-th true score counts as found
+MAX_TUNING_QUERIES = 1000
+EXHAUSTIVE = "Flat"
+AUTO = (
+    # Up to this many items -> factory. A graph keeps its recall where popular items have long vectors, which an
+    # inverted file does not; beyond two million items its memory and one-thread build no longer pay.
+    (100_000, "HNSW32"),
+    (2_000_000, "HNSW32_SQfp16"),
+    (20_000_000, "IVF65536_HNSW32,SQ8"),
+)
+LARGEST = "IVF262144_HNSW32,SQ8"
+
+
+class IndexSpec(Spec):
+    """How the catalogue is searched when the student serves."""
+
+    factory: Annotated[str, MinLen(1)] = "auto"
+    """A FAISS index_factory string, or `auto`: by catalogue size."""
+    k: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (10, 100)
+    """Depths at which recall against exact search is measured."""
+    min_recall: Annotated[float, Gt(0), Le(1)] = 0.95
+    """The cheapest runtime parameters (nprobe, efSearch) that reach this recall at every k are chosen."""
+
+
+def choose_factory(num_items: int) -> str:
+    """Return the factory string that `auto` means for a catalogue of `num_items`."""
+    return next((factory for limit, factory in AUTO if num_items <= limit), LARGEST)
+
+
+def check_factory(factory: str, dim: int) -> None:
+    """Check a factory string before anything is trained; raises ConfigError naming it if FAISS cannot build it."""
+    if factory != "auto":
+        _empty(factory, dim)
+
+
+def build_index(items: Float, queries: Float, spec: IndexSpec, out: Path, *, seed: int = 0) -> dict[str, Any]:
+    """Write index.faiss, flat.faiss and index.json for `items` [I,D] into `out`, tuned on `queries` [Q,D].
+
+    Returns the facts of index.json and `build_s`, in seconds, which stays out of the files. Raises ConfigError for a
+    factory that FAISS cannot build, DataError for vectors that are empty or not finite.
+    """
+    import faiss
+
+    items, queries = _finite(items, "item"), _finite(queries, "query")
+    factory = choose_factory(len(items)) if spec.factory == "auto" else spec.factory
+    if len(queries) > MAX_TUNING_QUERIES:
+        rows = np.random.default_rng(seed).choice(len(queries), MAX_TUNING_QUERIES, replace=False)
+        queries = queries[np.sort(rows)]
+    out.mkdir(parents=True, exist_ok=True)
+    with one_thread():
+        flat = _filled(EXHAUSTIVE, items, seed)
+        started = time.perf_counter()
+        index = _filled(factory, items, seed)
+        build_s = time.perf_counter() - started
+        with _refusal(factory, "and search it"):  # some kinds refuse an inner product only now
+            params, recalls = _tune(index, flat, items, queries, spec)
+        faiss.ParameterSpace().set_index_parameters(index, params)  # so that a plain read_index has them too
+        for name, built in ((INDEX, index), (FLAT, flat)):
+            with aside(out / name) as temporary:
+                faiss.write_index(built, str(temporary))
+    norms = np.linalg.norm(items, axis=1)
+    facts = {
+        "factory": factory,
+        "metric": "inner_product",
+        "params": params,
+        "recall": {str(k): round(r, 6) for k, r in recalls.items()},
+        "min_recall": spec.min_recall,
+        "reached": min(recalls.values()) >= spec.min_recall,
+        "queries": len(queries),
+        "num_items": len(items),
+        "dim": int(items.shape[1]),
+        "norm_spread": round(float(norms.std() / max(float(norms.mean()), 1e-12)), 6),
+        "bytes": (out / INDEX).stat().st_size,
+        "flat_bytes": (out / FLAT).stat().st_size,
+        "files": {name: sha256(out / name) for name in (INDEX, FLAT)},
+    }
+    write_text(out / FACTS, canonical(facts) + "\n")
+    return facts | {"build_s": build_s}
+
+
+def search(index_path: Path, queries: Float, k: int, params: str = "") -> tuple[Float, Int]:
+    """Return the scores and item rows, [Q,k] each, that a saved index gives; missing answers are -inf and -1.
+
+    `params` is what index.json records, such as `efSearch=64`. Raises ArtifactError if the file cannot be read.
+    """
+    import faiss
+
+    try:
+        index = read_index(index_path)
+    except BundleError as cause:
+        raise ArtifactError(str(cause), where=str(index_path), fix="build the index again") from cause
+    if index.d != queries.shape[1]:
+        what = f"the index holds {index.d}-dimensional vectors, the queries have {queries.shape[1]}"
+        raise ArtifactError(what, where=str(index_path), fix="use the index and the query encoder of one bundle")
+    if params:
+        faiss.ParameterSpace().set_index_parameters(index, params)
+    return _search(index, _contiguous(queries), k)
+
+
+@contextmanager
+def one_thread() -> Generator[None, None, None]:
+    """Run the block with one FAISS thread, then restore the count: where torch loaded first, it shares that count."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def recall(index: Any, flat: Any, items: Float, queries: Float, k: int) -> float:
+    """Return the share of the `k` returned items that score at least the k-th best score less the tie tolerance."""
+    k = min(k, len(items))
+    kth = flat.search(queries, k)[0][:, -1:]
+    _, found = _search(index, queries, k)
+    scores = np.einsum("qkd,qd->qk", items[np.maximum(found, 0)], queries)
+    # Scores far below one would all tie within a fixed tolerance, so there it shrinks with the score.
+    tie = np.maximum(TIE * np.minimum(1.0, np.abs(kth)), 1e-6)
+    return float(((scores >= kth - tie) & (found >= 0)).mean())
+
+
+def _tune(index: Any, flat: Any, items: Float, queries: Float, spec: IndexSpec) -> tuple[str, dict[int, float]]:
+    """Return the runtime parameters of least counted work that reach the recall at every k, or of best recall."""
+    import faiss
+
+    space = faiss.ParameterSpace()
+    space.verbose = 0
+    space.initialize(index)
+    points = faiss.OperatingPoints()
+    measured: dict[str, dict[int, float]] = {}
+    for cno in range(space.n_combinations()):
+        params = space.combination_name(cno)
+        space.set_index_parameters(index, params)
+        work = _work(index, queries, max(spec.k), params)
+        measured[params] = {k: recall(index, flat, items, queries, k) for k in spec.k}
+        points.add(min(measured[params].values()), work, params, cno)
+    frontier = [points.optimal_pts.at(i) for i in range(points.optimal_pts.size())]  # by rising recall and work
+    frontier = [p for p in frontier if p.cno >= 0]  # FAISS seeds the set with a point of no recall and no work
+    best = next((p for p in frontier if p.perf >= spec.min_recall), frontier[-1] if frontier else None)
+    params = best.key if best else space.combination_name(0)
+    return params, measured[params]
+
+
+def _work(index: Any, queries: NDArray[np.float32], k: int, params: str) -> float:
+    """Return how many distances one query computes: the cost that, unlike time, is the same on every run."""
+    import faiss
+
+    counters: Any = faiss.cvar
+    inverted, graph = counters.indexIVF_stats, counters.hnsw_stats
+    inverted.reset()
+    graph.reset()
+    index.search(queries, min(k, index.ntotal))
+    factors = dict(p.split("=") for p in params.split(",") if p)
+    refined = k * float(factors.get("k_factor_rf", 0))
+    return (inverted.ndis + graph.ndis) / len(queries) + refined
+
+
+def _filled(factory: str, items: Float, seed: int) -> Any:
+    """Return the index of `factory` holding `items`."""
+    import faiss
+
+    index = _empty(factory, items.shape[1])
+    inverted = faiss.try_extract_index_ivf(index)
+    if inverted is not None:
+        inverted.cp.seed = 1234 + seed
+    with _refusal(factory, f"from {len(items)} items"):
+        index.train(items)
+        index.add(items)
+    return index
+
+
+def _empty(factory: str, dim: int) -> Any:
+    import faiss
+
+    with _refusal(factory, f"of {dim} dimensions"):
+        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+
+
+@contextmanager
+def _refusal(factory: str, what: str) -> Generator[None, None, None]:
+    try:
+        yield
+    except RuntimeError as cause:
+        reason = f"FAISS cannot make an inner-product index {factory!r} {what}: {_first_line(cause)}"
+        raise ConfigError(reason, where="index.factory", fix="use `auto`, or `HNSW32`, `IVF256,SQ8`, ...") from cause
+
+
+def _first_line(cause: Exception) -> str:
+    """Return what FAISS says went wrong, without the C++ signature and source line it leads with."""
+    return str(cause).split(".cpp:", 1)[-1].partition(": ")[2].strip() or str(cause)
+
+
+def _search(index: Any, queries: NDArray[np.float32], k: int) -> tuple[Float, Int]:
+    """Search with k clipped to the catalogue, and pad the answer back to k columns."""
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    items = np.full((len(queries), k), -1, np.int64)
+    n = min(k, index.ntotal)
+    if n:
+        scores[:, :n], items[:, :n] = index.search(queries, n)
+        scores[items < 0] = -np.inf
+    return scores, items
+
+
+def _finite(vectors: Float, side: str) -> NDArray[np.float32]:
+    if vectors.ndim != 2 or not vectors.size:
+        raise DataError(f"the {side} vectors have shape {vectors.shape}", where="index", fix="train the model first")
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        what = f"{len(bad)} {side} vectors are not finite, first row {bad[0]}"
+        raise DataError(what, where="index", fix="the model diverged: lower its learning rate")
+    return _contiguous(vectors)
+
+
+def _contiguous(vectors: Float) -> NDArray[np.float32]:
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def read_facts(index_dir: Path) -> dict[str, Any]:
+    """Return what index.json says of the index; raises ArtifactError if it is missing or not JSON."""
+    try:
+        return json.loads((index_dir / FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise ArtifactError(f"{FACTS} cannot be read ({cause})", where=str(index_dir), fix="build it again") from cause

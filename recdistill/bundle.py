@@ -1,0 +1,120 @@
+"""The bundle: the one directory that is registered and served. `recdistill.serve` lists its files and reads them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recdistill import serve
+from recdistill.errors import ArtifactError, DataError
+from recdistill.serve import Bundle, encode
+from recdistill.spec import canonical
+from recdistill.store import sha256, write_text
+from recdistill.types import Float, Int
+
+__all__ = ["Bundle", "encode", "manifest_sha256", "open_bundle", "write_bundle"]
+FIX = "build the bundle again, or fetch it from the registry"
+
+
+def write_bundle(
+    out: Path,
+    *,
+    query: Mapping[str, Float],
+    query_meta: Mapping[str, Any],
+    user_ids: pl.Series,
+    item_ids: pl.Series,
+    histories: Sequence[Int] | None,
+    popular: Int,
+    index_dir: Path,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the bundle directory `out` and return its manifest; equal inputs give equal bytes.
+
+    `query` holds the arrays of query.safetensors, `query_meta` what query.json says, `histories` the item rows of
+    each user (the latest last), `facts` what the manifest adds to the digests: fingerprint, data_end and the like.
+    Raises DataError if the shapes contradict each other; then nothing is left at `out`.
+    """
+    from safetensors.numpy import save_file
+
+    _check(query, query_meta, user_ids, item_ids, histories, popular)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        arrays = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in query.items()}
+        save_file(arrays, partial / "query.safetensors")
+        write_text(partial / "query.json", canonical(dict(query_meta)) + "\n")
+        user_ids.alias("user_id").to_frame().write_parquet(partial / "user_ids.parquet")
+        item_ids.alias("item_id").to_frame().write_parquet(partial / "item_ids.parquet")
+        if histories is not None:
+            lists = [list(map(int, h)) for h in histories]
+            rows = pl.Series("history", lists, dtype=pl.List(pl.Int64))
+            rows.to_frame().write_parquet(partial / "histories.parquet")
+        np.save(partial / "popular.npy", np.asarray(popular, np.int64))
+        for name in ("index.faiss", "index.json"):
+            shutil.copyfile(index_dir / name, partial / name)
+        files = {f.name: sha256(f) for f in sorted(partial.iterdir())}
+        manifest = {**facts, "format": serve.FORMAT, "files": files}
+        write_text(partial / "manifest.json", canonical(manifest) + "\n")
+        shutil.rmtree(out, ignore_errors=True)
+        partial.replace(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return json.loads(canonical(manifest))
+
+
+def open_bundle(path: Path, *, manifest: str | None = None) -> Bundle:
+    """Return the bundle at `path`, every file rehashed first; `manifest` is the sha256 its manifest must have.
+
+    Raises ArtifactError if it is missing, truncated, tampered with, or written by a newer version.
+    """
+    if manifest is not None and manifest_sha256(path) != manifest:
+        raise ArtifactError("manifest.json is not the one that was registered", where=str(path), fix=FIX)
+    try:
+        return serve.open_bundle(path)
+    except serve.BundleError as cause:
+        raise ArtifactError(str(cause), fix=FIX) from cause
+
+
+def manifest_sha256(path: Path) -> str:
+    """Return the sha256 of the bundle's manifest, which names the whole bundle; raises ArtifactError if missing."""
+    try:
+        return sha256(path / "manifest.json")
+    except OSError as cause:
+        raise ArtifactError("no manifest.json: not a whole bundle", where=str(path), fix=FIX) from cause
+
+
+def _check(
+    query: Mapping[str, Float],
+    meta: Mapping[str, Any],
+    user_ids: pl.Series,
+    item_ids: pl.Series,
+    histories: Sequence[Int] | None,
+    popular: Int,
+) -> None:
+    users, items, kind = len(user_ids), len(item_ids), meta.get("kind")
+    depth = sum(name.startswith("layers.") and name.endswith(".weight") for name in query)
+    width = query["user"].shape[1] if "user" in query else None
+    if kind == "two_tower" and "history" in query and depth:
+        width = query[f"layers.{depth - 1}.weight"].shape[0] if f"layers.{depth - 1}.weight" in query else None
+    rules = {
+        f"kind is {kind!r}, not mf or two_tower": kind in ("mf", "two_tower"),
+        f"space is {meta.get('space')!r}, not dot or cosine": meta.get("space") in ("dot", "cosine"),
+        "array `user` has not one row per user_id": "user" in query and len(query["user"]) == users,
+        "array `history` has not one row per item_id": kind != "two_tower" or len(query.get("history", ())) == items,
+        "query.json counts other users or items": (meta.get("num_users"), meta.get("num_items")) == (users, items),
+        "query.json has another dim than the encoder gives": meta.get("dim") == width,
+        "histories have not one list per user": histories is None or len(histories) == users,
+        "popular is not every item row once": sorted(np.asarray(popular).tolist()) == list(range(items)),
+        "user_ids are not unique and without null": user_ids.n_unique() == users and not user_ids.null_count(),
+        "item_ids are not unique and without null": item_ids.n_unique() == items and not item_ids.null_count(),
+        "there are no users or no items": users > 0 and items > 0,
+    }
+    if broken := [rule for rule, holds in rules.items() if not holds]:
+        raise DataError("; ".join(broken), where="bundle", fix="export the student and its ids from one dataset")

@@ -1,0 +1,167 @@
+"""What a configuration can get wrong only as a whole: settings that contradict each other, or would have no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from recdistill.errors import ConfigError
+from recdistill.yamlfile import KeyPath
+
+if TYPE_CHECKING:
+    from recdistill.config import Config
+
+Finding = tuple[KeyPath, str]  # where the reader should look, and what is wrong there
+
+
+def checks(config: Config) -> list[Finding]:
+    """Return every finding about `config`; none means that its settings fit each other."""
+    return [finding for look in CHECKS for finding in look(config)]
+
+
+def split_possible(config: Config) -> Iterator[Finding]:
+    """A split by time needs times, and a given split needs to be given."""
+    log, kind = config.log, config.split.kind
+    parted = isinstance(log.path, dict) or log.split is not None
+    if kind in ("global_time", "user_chronological", "leave_last") and log.time is None:
+        yield ("log", "time"), f"required by split.kind {kind}: name the column, or use user_random or given"
+    if kind == "given" and not parted:
+        reason = "the log does not say its parts: name its column in log.split, or give log.path train and test"
+        yield ("split", "kind"), reason
+    if kind != "given" and parted:
+        at = ("log", "split") if log.split is not None else ("log", "path")
+        yield at, f"has no effect with split.kind {kind}: use `split: {{kind: given}}`"
+    if kind == "given" and isinstance(log.path, dict) and "valid" in log.path:
+        for name in sorted({"valid_fraction", "seed"} & config.split.model_fields_set):
+            yield ("split", name), "has no effect: log.path names a valid part"
+
+
+def teacher_training(config: Config) -> Iterator[Finding]:
+    """An external teacher is not trained; every other one is."""
+    external = config.teacher.model.kind == "external"
+    if external and config.teacher.train is not None:
+        yield ("teacher", "train"), "has no effect: an external teacher comes with its scores; leave it out"
+    if not external and config.teacher.train is None:
+        yield ("teacher", "train"), "required, but not given: only an external teacher is not trained"
+
+
+def labels_read(config: Config) -> Iterator[Finding]:
+    """Labels are written for the terms of `distill`, and candidates only for a teacher that ranks."""
+    if "labels" in config.model_fields_set and not config.distill:
+        yield ("labels",), "has no effect without distill: add a term, or leave labels out"
+    if config.labels.candidates is not None and config.teacher.model.kind != "ranker":
+        reason = f"has no effect: a teacher of kind {config.teacher.model.kind} is scored over the whole catalogue"
+        yield ("labels", "candidates"), reason
+
+
+def labels_deep_enough(config: Config) -> Iterator[Finding]:
+    """What reads the teacher's lists must not ask for more than they hold."""
+    if not config.distill:
+        return
+    depth = config.labels.depth
+    if max(config.report.k) > depth:
+        yield ("report", "k"), f"{max(config.report.k)} is beyond the teacher's lists, {depth} deep: raise labels.depth"
+    for i, term in enumerate(config.distill):
+        for j, draw in enumerate(term.draw):
+            if draw.kind != "unseen" and draw.k > depth:
+                reason = f"{draw.k} is beyond the teacher's lists, {depth} deep: raise labels.depth"
+                yield ("distill", i, "draw", j, "k"), reason
+
+
+def terms_taught(config: Config) -> Iterator[Finding]:
+    """A term compares the student with the teacher, so it needs items that the teacher ranked."""
+    for i, term in enumerate(config.distill):
+        if all(draw.kind == "unseen" for draw in term.draw):
+            yield ("distill", i, "draw"), "draws nothing that the teacher ranked: add a draw of kind top or ranked"
+
+
+def list_users_read(config: Config) -> Iterator[Finding]:
+    """`list_users` is how many teacher lists a step compares, which only a distilled student does."""
+    teacher = config.teacher.train
+    if teacher is not None and "list_users" in teacher.model_fields_set:
+        yield ("teacher", "train", "list_users"), "has no effect: the teacher learns from no lists; leave it out"
+    if "list_users" in config.student.train.model_fields_set and not config.distill:
+        yield ("student", "train", "list_users"), "has no effect without distill; leave it out"
+
+
+def seeds_used(config: Config) -> Iterator[Finding]:
+    """`student.seeds` takes the place of `student.train.seed`."""
+    seeds, train = config.student.seeds, config.student.train
+    if len(set(seeds)) < len(seeds):
+        yield ("student", "seeds"), "names a seed twice, which would train the same model again"
+    if seeds and "seed" in train.model_fields_set and train.seed not in seeds:
+        reason = f"has no effect: student.seeds are {', '.join(map(str, seeds))}; leave one of the two out"
+        yield ("student", "train", "seed"), reason
+
+
+def features_read(config: Config) -> Iterator[Finding]:
+    """Feature tables are read by the ranking teacher alone."""
+    if config.features is not None and config.teacher.model.kind != "ranker":
+        yield ("features",), f"has no effect: a teacher of kind {config.teacher.model.kind} reads ids only; use ranker"
+
+
+def named_once(config: Config) -> Iterator[Finding]:
+    """A length or a metric that is named twice would be measured twice to the same end."""
+    lists = {
+        ("report", "k"): config.report.k,
+        ("report", "metrics"): config.report.metrics,
+        ("report", "slices"): config.report.slices,
+        ("index", "k"): config.index.k,
+    }
+    for at, named in lists.items():
+        if twice := sorted({str(n) for n in named if named.count(n) > 1}):
+            yield at, f"names {', '.join(twice)} twice"
+
+
+def gates_measured(config: Config) -> Iterator[Finding]:
+    """A gate can hold only what the report and the index measure."""
+    from recdistill.gates import parse
+
+    if config.registry is None:
+        return
+    for name in config.registry.gates:
+        metric, at = parse(name), ("registry", "gates", name)
+        if metric is None:  # the section itself refuses such a name
+            continue
+        ks = config.index.k if metric.kind == "index" else config.report.k
+        where = "index.k" if metric.kind == "index" else "report.k"
+        if metric.k is not None and metric.k not in ks:
+            yield at, f"k = {metric.k} is not measured: add it to {where}, which has {', '.join(map(str, ks))}"
+        if metric.kind == "quality" and metric.name not in config.report.metrics:
+            known = ", ".join(config.report.metrics)
+            yield at, f"{metric.name} is not measured: add it to report.metrics, which has {known}"
+
+
+def index_buildable(config: Config) -> Iterator[Finding]:
+    """FAISS must understand `index.factory`, which is better known now than after training."""
+    if config.index.factory == "auto":
+        return
+    from recdistill.ann import check_factory
+
+    try:
+        check_factory(config.index.factory, config.student.model.dim)
+    except ConfigError as error:
+        yield ("index", "factory"), error.problems[0].reason
+
+
+def index_deep_enough(config: Config) -> Iterator[Finding]:
+    """The index is tuned at `index.k`; what the report asks of it should not lie beyond."""
+    if max(config.report.k) > max(config.index.k):
+        reason = f"stops at {max(config.index.k)}, but report.k asks the index for {max(config.report.k)}: add it"
+        yield ("index", "k"), reason
+
+
+CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    split_possible,
+    teacher_training,
+    labels_read,
+    labels_deep_enough,
+    terms_taught,
+    list_users_read,
+    seeds_used,
+    features_read,
+    named_once,
+    gates_measured,
+    index_buildable,
+    index_deep_enough,
+)

@@ -1,0 +1,81 @@
+"""The whole configuration: the sections put together, and one file read into it with every problem named at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from recdistill.ann import IndexSpec
+from recdistill.checks import checks
+from recdistill.data.features import FeaturesSpec
+from recdistill.data.log import LogSpec
+from recdistill.data.split import GlobalTime, SplitSpec
+from recdistill.distill.spec import LabelsSpec, TermSpec
+from recdistill.errors import ConfigError, Problem
+from recdistill.explain import validate
+from recdistill.models.spec import StudentSpec, TeacherSpec
+from recdistill.registry import RegistrySpec
+from recdistill.report import ReportSpec
+from recdistill.spec import Spec
+from recdistill.yamlfile import apply_sets, dotted, load_yaml
+
+
+class ExecSpec(Spec):
+    """How the stages run, never what they mean: none of it changes a fingerprint."""
+
+    store: str = "runs/store"
+    """Directory that holds every stage's artifacts."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    tables: Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel"] = "auto"
+    """How embedding tables are laid over the ranks."""
+    threads: PositiveInt | None = None
+    """CPU threads torch uses in each process; left out, torch decides."""
+    mlflow: str | None = None
+    """Tracking and registry URI; left out, an SQLite file beside the store."""
+    checkpoint_every: PositiveInt = 500
+    """Steps between two checkpoints of a model in training."""
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.mlflow or f"sqlite:///{Path(self.store).parent / 'mlflow.db'}"
+
+
+class Config(Spec):
+    """One run, from a log to a registered student."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=100)]
+    """Names the MLflow experiment and the report: lower-case letters, digits, dots, dashes, underscores."""
+    log: LogSpec
+    features: FeaturesSpec | None = None
+    split: SplitSpec = GlobalTime()
+    teacher: TeacherSpec
+    labels: LabelsSpec = LabelsSpec()
+    student: StudentSpec
+    distill: tuple[TermSpec, ...] = ()
+    """What the student learns from the labels; the scratch twin learns the same without it."""
+    index: IndexSpec = IndexSpec()
+    report: ReportSpec = ReportSpec()
+    registry: RegistrySpec | None = None
+    exec: ExecSpec = ExecSpec()
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read `path` with the `a.b=value` settings of `overrides` on top.
+
+    A relative path inside the file is meant from the current directory. Raises ConfigError with every problem, each as
+    `file:line:col: dotted.path: reason`.
+    """
+    document = apply_sets(load_yaml(path), overrides)
+    config = validate(Config, document)
+    found = [Problem(document.where(at), dotted(at), reason) for at, reason in checks(config)]
+    if found:
+        raise ConfigError(found)
+    return config
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema that editors check and complete configuration files with."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}

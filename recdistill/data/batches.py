@@ -1,0 +1,120 @@
+"""Training batches: each is a function of (seed, step), drawn for the whole world and cut to this rank's rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from recdistill.data.sequences import Sequences
+from recdistill.types import Batch, Candidates, Interactions, Labels
+from recdistill.world import World
+
+Drawer = Callable[[Tensor, Tensor, Tensor, Generator], Mapping[str, Candidates]]
+"""(users [R], items [R,K], scores [R,K], generator) -> what each term compares."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """What batches are drawn from, and how."""
+
+    train: Interactions
+    num_items: int
+    sequences: Sequences
+    batch: int  # rows of the global batch
+    negatives: int
+    own_negatives: bool  # each row draws its own, none of them the user's; else the batch shares them
+    history: int
+    seed: int
+    labels: Labels | None = None
+    list_users: int = 0  # rows of the global batch that teacher lists are drawn for
+    drawer: Drawer | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.train) // self.batch)
+
+
+def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
+    """Return the function from a step to this rank's slice of its batch."""
+    train = sampler.train
+    positives = torch.from_numpy(np.array(train.items))
+    owners = torch.from_numpy(train.users())
+    keys = (owners * sampler.num_items + positives).sort().values
+    listed = torch.arange(train.num_users)
+
+    @lru_cache(maxsize=2)
+    def order(kind: int, epoch: int, total: int) -> Tensor:
+        return torch.randperm(total, generator=_generator(sampler.seed, kind, epoch))
+
+    def take(kind: int, step: int, rows: int, total: int) -> Tensor:
+        """Walk a fresh permutation each epoch; a batch larger than the data goes round it again."""
+        per_epoch = max(1, total // rows)
+        at = (step % per_epoch) * rows + torch.arange(rows)
+        return order(kind, step // per_epoch, total)[at % total]
+
+    def batch(step: int) -> Batch:
+        generator = _generator(sampler.seed, 3, step)
+        rows = take(1, step, sampler.batch, len(positives))
+        users, positive = owners[rows], positives[rows]
+        mine = world.slice(sampler.batch)
+        if sampler.own_negatives:
+            drawn = torch.randint(sampler.num_items, (len(users), sampler.negatives), generator=generator)
+            negatives = reject(users, drawn, keys, sampler.num_items, generator)[mine]
+        elif sampler.negatives >= sampler.num_items:
+            negatives = torch.arange(sampler.num_items)
+        else:
+            negatives = torch.randint(sampler.num_items, (sampler.negatives,), generator=generator)
+        list_users, history, candidates = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0), {}
+        if sampler.labels is not None and sampler.drawer is not None:
+            chosen = listed[take(2, step, sampler.list_users, len(listed))]
+            items, scores = sampler.labels.take(chosen.numpy())
+            part = world.slice(sampler.list_users)
+            drawn_lists = sampler.drawer(chosen, torch.from_numpy(items), torch.from_numpy(scores), generator)
+            candidates = {name: _cut(c, part, world.device) for name, c in drawn_lists.items()}
+            list_users = chosen[part]
+            history = sampler.sequences.latest(list_users, sampler.history)
+        return Batch(
+            users=users[mine].to(world.device),
+            positives=positive[mine].to(world.device),
+            negatives=negatives.to(world.device),
+            history=sampler.sequences.before(rows[mine], sampler.history).to(world.device),
+            list_users=list_users.to(world.device),
+            list_history=history.to(world.device),
+            candidates=candidates,
+        )
+
+    return batch
+
+
+def reject(users: Tensor, items: Tensor, keys: Tensor, num_items: int, generator: Generator) -> Tensor:
+    """Redraw each of `items` [B,N] that its user [B] has, until none is; a user of the whole catalogue keeps its own.
+
+    `keys` are the sorted user * num_items + item of every training interaction.
+    """
+    for _ in range(64):
+        wanted = users.unsqueeze(1) * num_items + items
+        at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+        bad = keys[at] == wanted
+        count = int(bad.sum())
+        if count == 0:
+            break
+        items[bad] = torch.randint(num_items, (count,), generator=generator)
+    return items
+
+
+def _cut(candidates: Candidates, part: slice, device: str) -> Candidates:
+    return Candidates(
+        items=candidates.items[part].to(device),
+        teacher=candidates.teacher[part].to(device),
+        ranked=candidates.ranked,
+    )
+
+
+def _generator(seed: int, kind: int, step: int) -> Generator:
+    mixed = np.random.SeedSequence([seed % 2**63, kind, step]).generate_state(1, np.uint64)[0]
+    return Generator().manual_seed(int(mixed) % 2**63)

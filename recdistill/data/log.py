@@ -1,0 +1,139 @@
+"""Which rows of which files are the log: its specification, and a lazy scan under canonical column names."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+import polars as pl
+from pydantic import model_validator
+
+from recdistill.data.files import Format, digest_table, kind_of, ragged_line, reading, require, scan_table
+from recdistill.spec import Spec
+
+Part = Literal["train", "valid", "test"]
+PARTS: tuple[Part, ...] = ("train", "valid", "test")
+
+
+class LogSpec(Spec):
+    """An interaction log: where it is, which columns mean what, and which rows count."""
+
+    path: str | list[str] | dict[Part, str]
+    """One file or directory, several of them, or one for each part of a given split (train, valid, test)."""
+    user: str
+    """The column of user ids: whole numbers or text, kept as they are."""
+    item: str
+    """The column of item ids."""
+    time: str | None = None
+    """The column of times: numbers in `time_unit`, dates, or ISO 8601 text (UTC where no zone is given)."""
+    time_unit: Literal["s", "ms", "us", "iso"] = "s"
+    """What a number in the time column counts since 1970; iso reads all text as ISO 8601, even digits."""
+    weight: str | None = None
+    """A column of strengths, such as ratings."""
+    min_weight: float | None = None
+    """Rows below this weight are not positives and are left out."""
+    event: str | None = None
+    """A column that says what happened: view, click, purchase."""
+    events: list[str] | None = None
+    """The events that count; the others are left out."""
+    split: str | None = None
+    """A column with train, valid and test, for `split: {kind: given}`."""
+    format: Format = "auto"
+    """auto goes by the extension; a directory holds Parquet, hive-partitioned or not."""
+    separator: str = ","
+    """Between the fields of a CSV file."""
+    min_user: int = 1
+    """Users with fewer interactions are left out, and with `min_item` again until nothing changes (k-core)."""
+    min_item: int = 1
+    """Items with fewer interactions are left out, likewise."""
+    bad_rows: Literal["refuse", "drop"] = "refuse"
+    """Rows that break the contract stop the run, or are left out and counted."""
+    duplicates: Literal["refuse", "keep_last", "keep_first"] = "keep_last"
+    """What to do when a user meets an item again (in the same part, where parts are given); always counted."""
+
+    @model_validator(mode="after")
+    def _no_setting_without_effect(self) -> LogSpec:
+        if self.min_weight is not None and self.weight is None:
+            raise ValueError("min_weight has no effect without weight: name the column, as in weight: rating")
+        if self.events is not None and self.event is None:
+            raise ValueError("events has no effect without event: name the column, as in event: action")
+        if isinstance(self.path, dict) and self.split is not None:
+            raise ValueError("split has no effect where path names the parts: leave one of them out")
+        if not self.path:
+            raise ValueError("path names no file")
+        if len(self.separator) != 1:
+            raise ValueError(f"separator must be one character, not {self.separator!r}")
+        if self.min_user < 1 or self.min_item < 1:
+            raise ValueError("min_user and min_item count interactions: 1 keeps all")
+        return self
+
+
+def columns(spec: LogSpec) -> dict[str, str]:
+    """Return canonical name -> the caller's column, in order: user, item, then those that are given."""
+    named = {
+        "user": spec.user,
+        "item": spec.item,
+        "time": spec.time,
+        "weight": spec.weight,
+        "event": spec.event,
+        "split": spec.split,
+    }
+    return {name: column for name, column in named.items() if column is not None}
+
+
+def sources(spec: LogSpec) -> list[tuple[Part | None, str]]:
+    """Return the tables of the log as (part, path); the part is None where the path does not say it."""
+    if isinstance(spec.path, dict):
+        return [(part, spec.path[part]) for part in PARTS if part in spec.path]
+    return [(None, path) for path in ([spec.path] if isinstance(spec.path, str) else spec.path)]
+
+
+def where(spec: LogSpec) -> str:
+    """Return the path for messages."""
+    return ", ".join(path for _, path in sources(spec))
+
+
+def is_text(spec: LogSpec) -> bool:
+    """Say whether the log's ids came as text only because its format has no types (CSV)."""
+    return any(kind_of(path, spec.format) == "csv" for _, path in sources(spec))
+
+
+def scan(spec: LogSpec) -> pl.LazyFrame:
+    """Return the log lazily with columns user, item and those of time, weight, event, split that it has.
+
+    Nothing is cast or dropped yet. Raises DataError for a missing, empty or unreadable file or a missing column.
+    """
+    frames = []
+    for part, path in sources(spec):
+        frame = scan_table(path, format=spec.format, separator=spec.separator)
+        require(frame, columns(spec).values(), path)
+        # A column of nothing but nulls has no type of its own; as text, each of its rows can be told to be null.
+        nothing = [name for name, dtype in frame.collect_schema().items() if dtype == pl.Null]
+        frame = frame.with_columns(pl.col(nothing).cast(pl.String)) if nothing else frame
+        chosen = [pl.col(column).alias(name) for name, column in columns(spec).items()]
+        if part is not None:
+            chosen.append(pl.lit(part).alias("split"))
+        frames.append(frame.select(chosen))
+    return frames[0] if len(frames) == 1 else pl.concat(frames)
+
+
+def reading_log(spec: LogSpec) -> AbstractContextManager[None]:
+    """Turn what the reader raises inside the block into a DataError that names the file and, in CSV, the line."""
+
+    def locate() -> str | None:
+        texts = [path for _, path in sources(spec) if Path(path).is_file() and kind_of(path, spec.format) == "csv"]
+        found = [(path, ragged_line(path, spec.separator)) for path in texts]
+        return next((f"{Path(path).name}: {line}" for path, line in found if line), None)
+
+    return reading(where(spec), locate)
+
+
+def digest(spec: LogSpec) -> str:
+    """Return the hash of the contents of every file of the log: the fingerprint uses it in place of paths.
+
+    Raises DataError if a file is missing or unreadable.
+    """
+    parts = "\n".join(f"{part or ''}={digest_table(path, spec.format)}" for part, path in sources(spec))
+    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()

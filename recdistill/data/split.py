@@ -1,0 +1,208 @@
+"""Log -> train, valid, test: five ways to hold out, each checked by the linter before anything is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from recdistill.data.lint import Finding, Rows, lint, refused
+from recdistill.data.log import PARTS
+from recdistill.errors import DataError
+from recdistill.spec import Spec
+from recdistill.store import write_text
+from recdistill.types import Int
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Codes = NDArray[np.int8]  # [rows]: 0 train, 1 valid, 2 test
+TRAIN, VALID, TEST = 0, 1, 2
+
+
+class _Split(Spec):
+    allow: list[Finding] = Field(default_factory=list)
+    """Findings of the split linter that are known and accepted."""
+
+
+class _Fractions(_Split):
+    valid_fraction: Fraction = 0.1
+    """The share of interactions to choose models and stop training by."""
+    test_fraction: Fraction = 0.1
+    """The share of interactions to report on."""
+
+    @model_validator(mode="after")
+    def _leave_some_to_train(self) -> _Fractions:
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise ValueError("valid_fraction + test_fraction must be below 1, or nothing is left to train on")
+        return self
+
+
+class GlobalTime(_Fractions):
+    """Everything before one moment is train: what a model knows when it is put to use. Needs times."""
+
+    kind: Literal["global_time"] = "global_time"
+
+
+class UserChronological(_Fractions):
+    """The last of each user's interactions are held out. Needs times."""
+
+    kind: Literal["user_chronological"]
+
+
+class LeaveLast(_Split):
+    """The last interaction of each user is test, the one before is valid. Needs times."""
+
+    kind: Literal["leave_last"]
+
+
+class UserRandom(_Fractions):
+    """Interactions of each user are held out at random: for logs without times."""
+
+    kind: Literal["user_random"]
+    seed: int = 0
+    """Of the draw."""
+
+
+class Given(_Split):
+    """The log says which part each row is in; valid is drawn from train if it has none."""
+
+    kind: Literal["given"]
+    valid_fraction: Fraction = 0.1
+    """The share of each user's train interactions to draw valid from, if the log has no valid part."""
+    seed: int = 0
+    """Of that draw."""
+
+
+SplitSpec = Annotated[GlobalTime | UserChronological | LeaveLast | UserRandom | Given, Field(discriminator="kind")]
+
+
+def split(ingested: Path, spec: SplitSpec, out: Path) -> dict[str, Any]:
+    """Write train.arrow, valid.arrow, test.arrow and lint.json into directory `out`; return facts (JSON-able).
+
+    Reads the directory that `ingest` wrote. Each file is uncompressed Arrow IPC in one batch: user, item and, if the
+    log has them, times in microseconds; int64, sorted by user, time, item. Memory is that of these columns.
+    Raises DataError if the log lacks what the split needs, a part is empty, or the linter refuses the split.
+    """
+    log = pl.read_parquet(ingested / "log.parquet")
+    codes = assign(log, spec)
+    parts = [
+        log.filter(codes == code).select([c for c in ("user", "item", "time") if c in log.columns]) for code in range(3)
+    ]
+    for name, part in zip(PARTS, parts, strict=True):
+        if part.is_empty():
+            what = f"the {name} part is empty: {log.height} rows, split.kind {spec.kind}"
+            raise DataError(what, where=str(ingested), fix="use another split.kind or fractions, or a larger log")
+    ids = pl.read_parquet(ingested / "items.parquet")["item_id"]
+    numbers = ids.to_numpy() if ids.dtype == pl.Int64 else None
+    findings = lint(*map(_rows, parts), item_order=id_order(ids), item_numbers=numbers, kind=spec.kind)
+    bad = refused(findings, spec.allow)
+    if bad:
+        text = "\n".join(f"  - {f['name']}: {f['text']}" for f in bad)
+        names = ", ".join(dict.fromkeys(f["name"] for f in bad))
+        fix = f"change the split, or accept what was found with split.allow: [{names}]"
+        raise DataError(f"the split linter refuses split.kind {spec.kind}\n{text}", where=str(ingested), fix=fix)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, part in zip(PARTS, parts, strict=True):
+        part.write_ipc(out / f"{name}.arrow", compression="uncompressed", record_batch_size=part.height)
+    report = {"kind": spec.kind, "allow": list(spec.allow), "findings": findings}
+    write_text(out / "lint.json", json.dumps(report, indent=1, sort_keys=True))
+    rows = {name: part.height for name, part in zip(PARTS, parts, strict=True)}
+    users = {name: part["user"].n_unique() for name, part in zip(PARTS, parts, strict=True)}
+    return {"kind": spec.kind, "rows": rows, "users": users, "lint": findings}
+
+
+def _rows(part: pl.DataFrame) -> Rows:
+    time = part["time"].to_numpy() if "time" in part.columns else None
+    return Rows(part["user"].to_numpy(), part["item"].to_numpy(), time)
+
+
+def id_order(ids: pl.Series) -> Int:
+    """Return the place of each id among all in their own order: as numbers if all are, else as text."""
+    numbers = ids.cast(pl.Int128, strict=False)
+    return (ids if numbers.null_count() else numbers).rank("ordinal").to_numpy().astype(np.int64) - 1
+
+
+def assign(log: pl.DataFrame, spec: SplitSpec) -> pl.Series:
+    """Return the part of each row of an encoded log: 0 train, 1 valid, 2 test. Raises DataError as `split` does."""
+    user, item = log["user"].to_numpy(), log["item"].to_numpy()
+    counts = np.bincount(user)
+    match spec:
+        case GlobalTime():
+            codes = _by_time(_times(log, spec.kind), spec.valid_fraction, spec.test_fraction)
+        case UserChronological():
+            order = np.lexsort((_mix(user, item), _times(log, spec.kind), user))
+            codes = _last(user, order, *held_out(counts, spec.valid_fraction, spec.test_fraction))
+        case LeaveLast():
+            order = np.lexsort((_mix(user, item), _times(log, spec.kind), user))
+            one = (counts >= 3).astype(np.int64)
+            codes = _last(user, order, one, one)
+        case UserRandom():
+            order = np.lexsort((np.random.default_rng(spec.seed).random(len(user)), user))
+            codes = _last(user, order, *held_out(counts, spec.valid_fraction, spec.test_fraction))
+        case Given():
+            codes = _given(log, spec)
+    return pl.Series(codes)
+
+
+def held_out(counts: Int, valid_fraction: float, test_fraction: float) -> tuple[Int, Int]:
+    """Return how many of each user's `counts` interactions are valid and test.
+
+    The fraction rounded down, but at least one each; users with fewer than three stay in train whole, and every
+    other keeps at least one there.
+    """
+    enough = counts >= 3
+    # The small number keeps 0.29 * 100 from becoming 28.
+    valid, test = (np.floor(counts * f + 1e-9).astype(np.int64) for f in (valid_fraction, test_fraction))
+    valid = np.minimum(np.maximum(valid, 1), counts - 2)
+    test = np.minimum(np.maximum(test, 1), counts - 1 - valid)
+    return np.where(enough, valid, 0), np.where(enough, test, 0)
+
+
+def _last(user: Int, order: Int, valid: Int, test: Int) -> Codes:
+    """Give the last `test[u]` rows of each user in `order` (by user) to test and those before to valid."""
+    ends = np.cumsum(np.bincount(user))
+    after = np.empty(len(user), np.int64)
+    after[order] = ends[user[order]] - 1 - np.arange(len(user))
+    return np.where(after < test[user], TEST, np.where(after < (test + valid)[user], VALID, TRAIN)).astype(np.int8)
+
+
+def _by_time(time: Int, valid_fraction: float, test_fraction: float) -> Codes:
+    """Cut at two moments; rows of the very moment of a cut fall after it, so no train row is as late as a test row."""
+    ordered, n = np.sort(time), len(time)
+    test_at = ordered[min(n - 1, int(np.floor(n * (1 - test_fraction) + 1e-9)))]
+    valid_at = ordered[min(n - 1, int(np.floor(n * (1 - test_fraction - valid_fraction) + 1e-9)))]
+    return np.where(time >= test_at, TEST, np.where(time >= valid_at, VALID, TRAIN)).astype(np.int8)
+
+
+def _given(log: pl.DataFrame, spec: Given) -> Codes:
+    if "split" not in log.columns:
+        fix = "set log.split to the column that says the part, or give log.path as {train: ..., test: ...}"
+        raise DataError("split.kind is given, but the log has no parts", where="split", fix=fix)
+    codes = log["split"].replace_strict(list(PARTS), [0, 1, 2], return_dtype=pl.Int8).to_numpy().copy()
+    if not (codes == VALID).any():
+        rows = np.flatnonzero(codes == TRAIN)
+        user = log["user"].to_numpy()[rows]
+        order = np.lexsort((np.random.default_rng(spec.seed).random(len(rows)), user))
+        counts = np.bincount(user, minlength=1)
+        valid, _ = held_out(counts, spec.valid_fraction, spec.valid_fraction)
+        codes[rows] = _last(user, order, valid, np.zeros_like(valid))
+    return codes
+
+
+def _times(log: pl.DataFrame, kind: str) -> Int:
+    if "time" not in log.columns:
+        fix = "set log.time to the column of times, or split.kind: user_random"
+        raise DataError(f"split.kind {kind} needs times, and the log has none", where="split", fix=fix)
+    return log["time"].to_numpy()
+
+
+def _mix(user: Int, item: Int) -> Int:
+    """Return a hash of each (user, item) that breaks ties in time: to break them by id would leak the order of ids."""
+    x = user.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + item.astype(np.uint64)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    return (x ^ (x >> np.uint64(31))).view(np.int64)

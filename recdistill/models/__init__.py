@@ -1,0 +1,1 @@
+"""Models: encoders give vectors, the ranker scores pairs; none of them sees a configuration object."""

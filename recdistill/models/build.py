@@ -1,0 +1,38 @@
+"""From what a user wrote to a model: the one place that knows both, so that no model sees a configuration."""
+
+from __future__ import annotations
+
+from recdistill.models.encoders import MF, TwoTower
+from recdistill.models.ranker import Ranker
+from recdistill.models.spec import MFSpec, RankerSpec, TwoTowerSpec
+from recdistill.models.tables import TableFactory
+from recdistill.types import Dataset
+
+ModelSpec = MFSpec | TwoTowerSpec | RankerSpec
+Model = MF | TwoTower | Ranker
+
+
+def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) -> Model:
+    """Return the model `spec` describes over the users, items and features of `dataset`, its dense part from `seed`."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # every rank builds the same dense part; the tables are filled when distributed
+        sizes = {"num_users": dataset.num_users, "num_items": dataset.num_items}
+        if isinstance(spec, MFSpec):
+            return MF(table, **sizes, dim=spec.dim, space=spec.space, temperature=spec.temperature)
+        if isinstance(spec, TwoTowerSpec):
+            settings = spec.model_dump(exclude={"kind", "history"})
+            return TwoTower(table, **sizes, **settings)
+        return Ranker(
+            table,
+            **sizes,
+            user_features=dataset.user_features,
+            item_features=dataset.item_features,
+            **spec.model_dump(exclude={"kind", "history"}),
+        )
+
+
+def history_length(spec: ModelSpec) -> int:
+    """Return how many past items the model reads."""
+    return 0 if isinstance(spec, MFSpec) else spec.history

@@ -1,0 +1,119 @@
+"""The students, and the wide teachers of the same kind: a user's vector and an item's, scored by inner product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recdistill.models.tables import TableFactory
+from recdistill.types import Space
+
+
+class Group(NamedTuple):
+    """Items to score for some of a call's users: [K] shared by those rows, or [rows,K] of each row."""
+
+    items: Tensor
+    rows: slice = slice(None)
+
+
+class MF(nn.Module):
+    """Matrix factorisation: one row a user, one row an item."""
+
+    def __init__(
+        self, table: TableFactory, *, num_users: int, num_items: int, dim: int, space: Space, temperature: float
+    ) -> None:
+        super().__init__()
+        self.space, self.temperature = space, temperature
+        self.user = table("user", num_users, dim)
+        self.item = table("item", num_items, dim)
+
+    def vectors(self, users: Tensor, history: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+        """Return the vectors of `users` [B] (-1: unknown, zeros) and `items` [n] (-1: none, zeros): [B,D], [n,D]."""
+        return self.user(*_single(users)), self.item(*_single(items))
+
+    def score(self, users: Tensor, history: Tensor, groups: Sequence[Group]) -> list[Tensor]:
+        """Return the scores of each group, [rows,K]; users [B], history [B,L]. One lookup a table serves them all."""
+        return _score(self, users, history, groups)
+
+
+class TwoTower(nn.Module):
+    """A user side that reads the id and the pooled history, an item side of one row an item.
+
+    The history reads the item table itself, in the same lookup as the items that are scored.
+    """
+
+    def __init__(
+        self,
+        table: TableFactory,
+        *,
+        num_users: int,
+        num_items: int,
+        dim: int,
+        hidden: Sequence[int],
+        id_dropout: float,
+        space: Space,
+        temperature: float,
+    ) -> None:
+        super().__init__()
+        self.space, self.temperature, self.id_dropout = space, temperature, id_dropout
+        self.user = table("user", num_users, dim)
+        self.item = table("item", num_items, dim)
+        widths = [2 * dim, *hidden, dim] if hidden else []
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+
+    def vectors(self, users: Tensor, history: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of `users` [B] with `history` [B,L] and of `items` [n] (-1: none): [B,D], [n,D]."""
+        if self.training and self.id_dropout:
+            users = users.masked_fill(hidden(users, history, self.id_dropout), -1)
+        known = history >= 0
+        count = known.sum(1)
+        single, lengths = _single(items)
+        rows = self.item(torch.cat([single, history[known]]), torch.cat([lengths, count]))
+        found, pooled = rows.split([len(items), len(users)])
+        pooled = pooled / count.clamp(min=1).unsqueeze(1)
+        identity = self.user(*_single(users))
+        x = torch.cat([identity, pooled], dim=1) if len(self.layers) else identity + pooled
+        for i, layer in enumerate(self.layers):
+            x = layer(torch.relu(x) if i else x)
+        return x, found
+
+    def score(self, users: Tensor, history: Tensor, groups: Sequence[Group]) -> list[Tensor]:
+        """Return the scores of each group, [rows,K]; users [B], history [B,L]. One lookup a table serves them all."""
+        return _score(self, users, history, groups)
+
+
+Encoder = MF | TwoTower
+
+
+def hidden(users: Tensor, history: Tensor, share: float) -> Tensor:
+    """Return which rows hide their user id, [B]: a hash of the row's content, so that no random state is kept."""
+    last = history[:, -1] if history.shape[1] else torch.zeros_like(users)
+    mixed = (users * 2_654_435_761 + last * 40_503 + 12_345) * 2_246_822_519 % 2**31
+    return mixed % 10_000 < share * 10_000
+
+
+def unit(vectors: Tensor, space: Space) -> Tensor:
+    """Return `vectors` as their inner product is meant: of length 1 in cosine space, as they are in dot space."""
+    return nn.functional.normalize(vectors, dim=-1, eps=1e-9) if space == "cosine" else vectors
+
+
+def _single(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return bags of one row each, an empty bag for -1: the number of bags is fixed, as row-wise sharding needs."""
+    known = rows >= 0
+    return rows[known], known.to(rows.dtype)
+
+
+def _score(model: Encoder, users: Tensor, history: Tensor, groups: Sequence[Group]) -> list[Tensor]:
+    left, right = model.vectors(users, history, torch.cat([g.items.reshape(-1) for g in groups]))
+    left, right = unit(left, model.space) / model.temperature, unit(right, model.space)
+    scores = []
+    for group, rows in zip(groups, right.split([g.items.numel() for g in groups]), strict=True):
+        if group.items.dim() == 1:
+            scores.append(left[group.rows] @ rows.T)
+        else:
+            each = rows.view(*group.items.shape, -1)
+            scores.append(torch.bmm(each, left[group.rows].unsqueeze(2)).squeeze(2))
+    return scores

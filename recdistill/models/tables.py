@@ -1,0 +1,236 @@
+"""Embedding tables: ids -> vectors, on TorchRec while training, plain wherever the model serves or is measured."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from recdistill.world import World
+
+Layout = Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel"]
+INIT_BLOCK = 65_536  # rows that share a generator: any shard can make just the blocks it holds
+
+
+class TableFactory(Protocol):
+    """Makes the table a model asks for: `Table` to train, `PlainTable` to serve."""
+
+    def __call__(self, name: str, rows: int, dim: int) -> nn.Module: ...  # noqa: D102
+
+
+class PlainTable(nn.Module):
+    """A table in this process's memory, read-only in practice: what an exported model runs on."""
+
+    def __init__(self, name: str, rows: int, dim: int) -> None:  # noqa: ARG002
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(rows, dim), requires_grad=False)
+
+    def forward(self, rows: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the sum of each bag, [bags,D]; `lengths` [bags] cuts `rows` into bags (each of one row if None)."""
+        if lengths is None:
+            return nn.functional.embedding(rows, self.weight)
+        offsets = nn.functional.pad(lengths.cumsum(0), (1, 0))
+        return nn.functional.embedding_bag(rows, self.weight, offsets, mode="sum", include_last_offset=True)
+
+
+class Table(nn.Module):
+    """A table that `distribute` shards: one TorchRec EmbeddingBagCollection, created without memory."""
+
+    def __init__(self, name: str, rows: int, dim: int) -> None:
+        super().__init__()
+        from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, PoolingType
+
+        _hush()
+        config = EmbeddingBagConfig(
+            name=name, embedding_dim=dim, num_embeddings=rows, feature_names=[name], pooling=PoolingType.SUM
+        )
+        self.name = name
+        self.ebc = EmbeddingBagCollection(tables=[config], device=torch.device("meta"))
+
+    def forward(self, rows: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Return the sum of each bag, [bags,D]: one lookup, and one exchange between ranks, however many bags."""
+        from torchrec import KeyedJaggedTensor
+
+        lengths = torch.ones_like(rows) if lengths is None else lengths
+        return self.ebc(KeyedJaggedTensor.from_lengths_sync([self.name], rows, lengths)).values()
+
+
+@dataclass(frozen=True, slots=True)
+class Distributed:
+    """A module whose tables are spread over the world's ranks, and the one optimizer of all its parameters."""
+
+    module: nn.Module
+    optimizer: Any  # torchrec's CombinedOptimizer: tables fused in backward, the rest Adam
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds, in torch.distributed.checkpoint's form."""
+        return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what `state()` returned, on any number of ranks."""
+        self.module.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def gather(self) -> dict[str, Tensor]:
+        """Return the plain weights, named as `PlainTable` names them, on rank 0 (empty elsewhere); collective."""
+        from torch.distributed._shard.sharded_tensor import ShardedTensor
+
+        plain = {}
+        for name, value in self.module.state_dict().items():
+            if isinstance(value, ShardedTensor):
+                full = torch.zeros(value.metadata().size) if _rank() == 0 else None
+                value.gather(dst=0, out=full)
+            else:
+                full = value.detach().cpu().clone()
+            if full is not None:
+                plain[_plain_name(name)] = full
+        return plain if _rank() == 0 else {}
+
+
+def distribute(
+    module: nn.Module,
+    world: World,
+    *,
+    layout: Layout,
+    optimizer: Literal["rowwise_adagrad", "adagrad", "sgd"],
+    lr: float,
+    dense_lr: float,
+    weight_decay: float,
+    init_std: float,
+    seed: int,
+) -> Distributed:
+    """Shard the tables of `module` over the world, fill them from `seed`, and give everything an optimizer.
+
+    One process and many run the same lines: a world of one is a process group of one. The initial rows depend
+    on the seed and their number alone, so that every layout and world size starts from the same model.
+    """
+    import torchrec
+    from torch.distributed.optim import _apply_optimizer_in_backward as apply_in_backward
+    from torchrec.distributed.model_parallel import DistributedModelParallel
+    from torchrec.distributed.types import ShardingPlan
+    from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
+    from torchrec.optim.optimizers import in_backward_optimizer_filter
+
+    _join_alone()
+    device = torch.device(world.device)
+    wanted = ("table_wise" if world.size == 1 else "row_wise") if layout == "auto" else layout
+    tables = {name: child for name, child in module.named_modules() if isinstance(child, Table)}
+    sharder = _sharder()
+    fused = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagrad": torchrec.optim.RowWiseAdagrad}
+    settings = {"lr": lr, "weight_decay": weight_decay} | ({} if optimizer == "sgd" else {"eps": 1e-8})
+    for table in tables.values():
+        apply_in_backward(fused[optimizer], table.ebc.parameters(), settings)
+    plan = {f"{name}.ebc": _plan(table.ebc, sharder, wanted, world) for name, table in tables.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        sharded = DistributedModelParallel(
+            module,
+            device=device,
+            plan=ShardingPlan(plan=plan),
+            sharders=[sharder],
+        )
+    _fill(sharded, init_std, seed)
+    dense = dict(in_backward_optimizer_filter(sharded.named_parameters()))
+    parts: list[Any] = [sharded.fused_optimizer]
+    slow = {n: p for n, p in dense.items() if ".ebc." not in n}
+    if slow:
+        parts.append(KeyedOptimizerWrapper(slow, lambda p: torch.optim.Adam(p, lr=dense_lr)))
+    # Data-parallel tables ignore the fused optimizer without a word, so an ordinary one owns them.
+    replicated = {n: p for n, p in dense.items() if ".ebc." in n}
+    if replicated:
+        plain = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adagrad
+        parts.append(KeyedOptimizerWrapper(replicated, lambda p: plain(p, lr=lr, weight_decay=weight_decay)))
+    for part in parts[1:]:
+        part.init_state()  # otherwise loading a checkpoint skips the moments in silence
+    return Distributed(module=sharded, optimizer=CombinedOptimizer(parts))
+
+
+def init_rows(name: str, start: int, stop: int, dim: int, *, std: float, seed: int) -> Tensor:
+    """Return the initial rows [start, stop) of table `name`: normal, the same whoever asks for them."""
+    parts = []
+    key = sum(byte * 257**i for i, byte in enumerate(name.encode())) % 2**31
+    for block in range(start // INIT_BLOCK, (stop - 1) // INIT_BLOCK + 1 if stop > start else 0):
+        generator = torch.Generator().manual_seed((seed * 1_000_003 + key) % 2**31 * 2**31 + block)
+        rows = torch.randn(INIT_BLOCK, dim, generator=generator) * std
+        parts.append(rows[max(start - block * INIT_BLOCK, 0) : stop - block * INIT_BLOCK])
+    return torch.cat(parts) if parts else torch.zeros(0, dim)
+
+
+def _fill(sharded: nn.Module, std: float, seed: int) -> None:
+    from torch.distributed._shard.sharded_tensor import ShardedTensor
+
+    for name, value in sharded.state_dict().items():
+        if ".ebc." not in name:
+            continue
+        table = name.split(".ebc.")[1].split(".")[1]
+        shards = value.local_shards() if isinstance(value, ShardedTensor) else [None]
+        for shard in shards:
+            target = value if shard is None else shard.tensor
+            row, column = (0, 0) if shard is None else shard.metadata.shard_offsets
+            dim = target.shape[1] if shard is None else value.metadata().size[1]
+            full = init_rows(table, row, row + target.shape[0], dim, std=std, seed=seed)
+            with torch.no_grad():
+                target.copy_(full[:, column : column + target.shape[1]])
+
+
+def _plan(ebc: nn.Module, sharder: Any, layout: str, world: World) -> Any:
+    from torchrec.distributed import sharding_plan as sp
+
+    makers: dict[str, Callable[[], Any]] = {
+        "table_wise": lambda: sp.table_wise(rank=0),
+        "row_wise": sp.row_wise,
+        "column_wise": lambda: sp.column_wise(ranks=list(range(world.size))),
+        "data_parallel": sp.data_parallel,
+    }
+    return sp.construct_module_sharding_plan(
+        ebc,
+        {config.name: makers[layout]() for config in ebc.embedding_bag_configs()},  # pyrefly: ignore
+        sharder=sharder,
+        local_size=world.size,
+        world_size=world.size,
+        device_type=world.device.split(":")[0],
+    )
+
+
+def _sharder() -> Any:
+    """Return a sharder that offers row-wise tables on a CPU too, and stops at an id out of range.
+
+    TorchRec leaves row-wise out there though its kernels have it, and maps a bad id to row 0 with one warning.
+    """
+    from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode
+    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
+
+    class Sharder(EmbeddingBagCollectionSharder):
+        def sharding_types(self, compute_device_type: str) -> list[str]:  # noqa: ARG002
+            return ["data_parallel", "table_wise", "column_wise", "row_wise"]
+
+    return Sharder(fused_params={"bounds_check_mode": BoundsCheckMode.FATAL})
+
+
+def _join_alone() -> None:
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+
+
+def _rank() -> int:
+    import torch.distributed as dist
+
+    return dist.get_rank()
+
+
+def _plain_name(name: str) -> str:
+    head, _, tail = name.partition(".ebc.")
+    return f"{head}.weight" if tail else name
+
+
+def _hush() -> None:
+    """Silence lines of TorchRec that no user can act on."""
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    logging.getLogger("torchrec").setLevel(logging.ERROR)

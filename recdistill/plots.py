@@ -1,0 +1,160 @@
+"""Figures as inline SVG: equal numbers give equal bytes, and the page's style sheet gives the colours.
+
+matplotlib draws with stand-in colours that are replaced by CSS variables, so one figure serves light and dark pages.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SERIES = ("teacher", "scratch", "student", "student@index", "popularity")  # these keep their colours in every figure
+INK, MUTED, LINE = "#010201", "#010202", "#010203"
+STAND_INS = {INK: "ink", MUTED: "muted", LINE: "line"} | {f"#0102{n:02x}": f"series-{n - 16}" for n in range(16, 22)}
+FONT = 10.5  # user units of a figure 331 wide: on a phone about as many pixels
+MANY = 400  # points of one curve; more add bytes, not ink
+
+
+class Dot(NamedTuple):
+    """A value with its interval: the row it stands in and the series that colours it."""
+
+    row: str
+    series: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Span(NamedTuple):
+    """Service times of one way to answer, in milliseconds."""
+
+    row: str
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+
+def colour(series: str) -> str:
+    """Return the number of a series's CSS variable; unknown ones share the last."""
+    return f"series-{SERIES.index(series) if series in SERIES else len(SERIES)}"
+
+
+def dots(points: Sequence[Dot], *, salt: str) -> str:
+    """Return a figure with one row a label, a dot a value and a line an interval; `salt` keeps its ids apart."""
+    rows = list(dict.fromkeys(p.row for p in points))
+    series = list(dict.fromkeys(p.series for p in points))
+    crowded = len(points) > len(rows)
+
+    def draw(axes: Axes) -> None:
+        for p in points:
+            shift = 0.5 * (series.index(p.series) / max(len(series) - 1, 1) - 0.5) if crowded else 0.0
+            y = rows.index(p.row) + shift
+            if p.low is not None and p.high is not None:
+                axes.plot([p.low, p.high], [y, y], color=_stand_in(p.series), lw=2, solid_capstyle="round")
+            axes.plot([p.value], [y], "o", ms=6.5, color=_stand_in(p.series))
+        _rows(axes, rows)
+
+    return _svg(draw, height=_height(len(rows) * (len(series) / 2 if crowded else 1)), salt=salt)
+
+
+def spans(rows: Sequence[Span], *, salt: str) -> str:
+    """Return latencies on a log scale: p50 a dot, p95 and p99 ticks on a line, the slowest answer a faint ring."""
+
+    def draw(axes: Axes) -> None:
+        axes.set_xscale("log")
+        for y, r in enumerate(rows):
+            hue = _stand_in(r.row)
+            axes.plot([r.p99, r.max], [y, y], color=LINE, lw=1)
+            axes.plot([r.p50, r.p99], [y, y], color=hue, lw=2)
+            axes.plot([r.p95, r.p99], [y, y], "|", ms=10, mew=2, color=hue)
+            axes.plot([r.p50], [y], "o", ms=7, color=hue)
+            axes.plot([r.max], [y], "o", ms=5, mfc="none", color=MUTED)
+        low, high = min(r.p50 for r in rows), max(r.max for r in rows)
+        axes.set_xlim(low / 1.6, high * 1.6)
+        _log_ticks(axes, low / 1.6, high * 1.6)
+        _rows(axes, [r.row for r in rows])
+        axes.set_xlabel("milliseconds, log scale")
+
+    return _svg(draw, height=_height(len(rows)) + 0.2, salt=salt)
+
+
+def lines(curves: Mapping[str, Sequence[tuple[float, float]]], *, salt: str) -> str:
+    """Return one line a series through its (step, value) points."""
+
+    def draw(axes: Axes) -> None:
+        for name, points in curves.items():
+            kept = points[:: -(-len(points) // MANY)]
+            x, y = zip(*kept, strict=True)
+            axes.plot(x, y, color=_stand_in(name), lw=1.8, marker="o" if len(kept) < 30 else "", ms=2.5)
+        axes.grid(axis="y", color=LINE, lw=0.6)
+        axes.locator_params(axis="both", nbins=5)
+        axes.margins(x=0.03, y=0.08)
+        axes.set_xlabel("step")
+
+    return _svg(draw, height=2.1, salt=salt)
+
+
+def _height(rows: float) -> float:
+    return 0.55 + 0.34 * max(rows, 1)
+
+
+def _stand_in(series: str) -> str:
+    return next(k for k, v in STAND_INS.items() if v == colour(series))
+
+
+def _rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), [n if len(n) <= 26 else n[:25] + ".." for n in names])
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.grid(axis="x", color=LINE, lw=0.6)
+    if axes.get_xscale() == "linear":
+        axes.locator_params(axis="x", nbins=5)
+        axes.margins(x=0.06)
+
+
+def _log_ticks(axes: Axes, low: float, high: float) -> None:
+    """Label 1, 2 and 5 of every decade, or the decades alone where there are many, in plain numbers."""
+    from math import ceil, floor, log10
+
+    decades = range(floor(log10(low)), ceil(log10(high)) + 1)
+    steps = (1,) if len(decades) > 4 else (1, 3) if len(decades) > 3 else (1, 2, 5)
+    ticks = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
+    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    axes.set_xticks([], minor=True)
+
+
+def _svg(draw: Callable[[Axes], None], *, height: float, salt: str) -> str:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style: dict[str, Any] = {"svg.hashsalt": salt, "svg.fonttype": "none", "text.parse_math": False, "font.size": FONT}
+    style |= {"xtick.color": MUTED, "ytick.color": MUTED, "axes.labelcolor": MUTED, "axes.edgecolor": LINE}
+    with rc_context(style):
+        figure = Figure(figsize=(4.6, height), layout="constrained")
+        axes = figure.add_subplot()
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.set_axisbelow(True)
+        draw(axes)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _inline(out.getvalue())
+
+
+def _inline(text: str) -> str:
+    """Return a drawn file as an element of a page: no prologue, metadata, style sheet or ids that repeat."""
+    text = text[text.index("<svg") :]
+    for useless in (r"<metadata>.*?</metadata>", r"<defs>\s*<style.*?</style>\s*</defs>", r"<!--.*?-->"):
+        text = re.sub(useless, "", text, flags=re.DOTALL)
+    text = re.sub(r'(<g) id="[^"]*"', r"\1", text)
+    text = re.sub(r" font-family: [^;\"]*;", "", text)  # the page's own
+    for stand_in, name in STAND_INS.items():
+        text = text.replace(stand_in, f"var(--{name})")
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 aria-hidden="true"', text, count=1)
+    return re.sub(r"\s*\n\s*", "\n", text).strip()

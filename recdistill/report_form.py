@@ -1,0 +1,172 @@
+"""The form of report.json: what every reader may count on, as a pydantic model and the JSON schema made from it.
+
+A number that could not be measured is null. A writer may add keys; one that changes the meaning of a key raises
+`SCHEMA_VERSION`, and older readers then refuse the file instead of misreading it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recdistill.errors import ArtifactError
+
+SCHEMA_VERSION = 1
+Number = float | None
+
+
+class Part(BaseModel):
+    """The base of every part of a report."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+
+class Verdict(Part):
+    """What the registry decided; `promoted` is null where nobody judged."""
+
+    promoted: bool | None = None
+    text: str = ""
+    reasons: list[str] = []
+    model: str | None = None
+    version: int | None = None
+
+
+class Headline(Part):
+    """The metric that the head line and the slices speak of."""
+
+    metric: str = "ndcg"
+    k: int = 10
+
+
+class Quality(Part):
+    """One measured quality with its bootstrap interval; the fields of `MetricRow`."""
+
+    model: str
+    metric: str
+    k: int
+    slice: str = "all"
+    value: Number
+    low: Number = None
+    high: Number = None
+    seed_spread: Number = None
+
+
+class Gap(Part):
+    """(student - scratch) / (teacher - scratch), null where the teacher does not beat the scratch model."""
+
+    metric: str
+    k: int
+    share: Number
+    low: Number = None
+    high: Number = None
+
+
+class Difference(Part):
+    """Student minus scratch by paired bootstrap."""
+
+    metric: str
+    k: int
+    difference: Number
+    low: Number = None
+    high: Number = None
+    seeds: int = 1
+
+
+class Latency(Part):
+    """Service times in milliseconds; the fields of `LatencyRow`."""
+
+    model: str
+    part: str = "total"
+    p50_ms: Number
+    p95_ms: Number
+    p99_ms: Number
+    max_ms: Number
+    queries: int | None = None
+    size_bytes: int | None = None
+    spread: Number = None
+
+
+class Gate(Part):
+    """One gate's verdict; the fields of `GateResult`."""
+
+    gate: str
+    passed: bool
+    measured: Number = None
+    required: str = ""
+    reason: str = ""
+
+
+class Point(Part):
+    """One point of a learning curve."""
+
+    step: int
+    loss: Number = None
+    valid: Number = None
+
+
+class StageRow(Part):
+    """One stage of the run that made the report; `hit` if its artifact was found, not built."""
+
+    stage: str
+    fingerprint: str = ""
+    seconds: Number = None
+    hit: bool = False
+
+
+class Report(Part):
+    """The whole report."""
+
+    schema_version: int
+    name: str
+    created_at: str = ""
+    verdict: Verdict = Verdict()
+    headline: Headline = Headline()
+    quality: list[Quality] = []
+    gap_closed: list[Gap] = []
+    student_minus_scratch: list[Difference] = []
+    latency: list[Latency] = []
+    latency_environment: dict[str, Any] = {}
+    index: dict[str, Any] = {}
+    gates: list[Gate] = []
+    data: dict[str, dict[str, Any]] = {}  # what ingest and split say of themselves; split.lint is a list
+    curves: dict[str, list[Point]] = {}
+    environment: dict[str, Any] = {}
+    command: str = ""
+    config: dict[str, Any] = {}
+    stages: list[StageRow] = []
+    warnings: list[str] = []
+
+
+def check(report: Mapping[str, Any], *, where: str = "report") -> dict[str, Any]:
+    """Return `report` as plain JSON values: defaults filled in, non-finite numbers null.
+
+    Raises ArtifactError if a key is missing or of the wrong type, or if a newer version wrote it.
+    """
+    version = report.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        what = f"written in report schema {version}; this version reads up to {SCHEMA_VERSION}"
+        raise ArtifactError(what, where=where, fix="upgrade recdistill, or make the report again")
+    try:
+        return Report.model_validate(_plain(report)).model_dump(mode="json")
+    except ValidationError as cause:
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in cause.errors()]
+        what = "not a report: " + "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
+        raise ArtifactError(what, where=where, fix="make the report again with `recdistill report`") from cause
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of report.json."""
+    return Report.model_json_schema() | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(v) for v in value]
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # a NumPy scalar
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,150 @@
+"""A report as Markdown: one screen for a pull request, and a model card.
+
+Names come from users' data, so whatever Markdown or HTML would take for markup is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from recdistill import report_view as view
+from recdistill.report_form import check
+from recdistill.report_view import Table
+from recdistill.report_words import headline, served, verdict_word
+
+ROWS = 8  # of any table on the one screen; the page has them all
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """Return a report as Markdown of about one screen, the verdict first."""
+    report = check(report)
+    failed = [g for g in report["gates"] if not g["passed"]]
+    passed = len(report["gates"]) - len(failed)
+    parts = [
+        f"## {verdict_word(report)}: {escape(report['name'])}",
+        *_verdict(report),
+        f"**{escape(headline(report))}**" if headline(report) else "",
+        _table(view.quality(report)),
+        _table(view.gaps(report)),
+        _table(_totals(view.latency(report))),
+        f"Gates: {passed} of {len(report['gates'])} passed." if report["gates"] else "",
+        "\n".join(f"- failed: {escape(g['gate'])}: {escape(g['reason'])}" for g in failed),
+        "\n".join(f"- warning: {escape(w)}" for w in report["warnings"][:ROWS]),
+        f"Reproduce: {_code(report['command'])}" if report["command"] else "",
+    ]
+    return _join(parts)
+
+
+def model_card(report: Mapping[str, Any]) -> str:
+    """Return a model card with YAML front matter: what the model is, is for, was measured at, and falls short of."""
+    report = check(report)
+    verdict, data = report["verdict"], report["data"]
+    name = verdict["model"] or report["name"]
+    version = f" version {verdict['version']}" if verdict["version"] is not None else ""
+    lint = [f for f in data.get("split", {}).get("lint") or [] if f.get("severity") not in {"ok", "info"}]
+    limits = [*(str(f.get("text", "")) for f in lint), *report["warnings"], *LIMITS]
+    parts = [
+        _front_matter(report, name),
+        f"# {escape(name)}{version}",
+        f"**{verdict_word(report)}.** {escape(verdict['text'])}".rstrip(),
+        escape(headline(report)),
+        "## Use",
+        "Retrieval: given a known user, or the items someone took, it returns the ids of items to recommend, best "
+        "first. It suits one surface of a product whose interactions look like those it was trained on.",
+        "Out of scope: decisions about people (credit, work, health, access), users or items of another catalogue, and "
+        "ranking under rules that are not in the log, such as price or stock.",
+        "## How it was made",
+        "A student of few parameters was fitted to the log and to the ranked lists of a larger teacher; the scratch "
+        "model is the same student without the teacher.",
+        _table(view.facts(data.get("ingest", {})), ("data", "")),
+        _table(view.facts(data.get("split", {}), skip=("lint",)), ("split", "")),
+        "## Quality",
+        _table(view.quality(report)),
+        "Intervals are 95% bootstrap intervals over users." if report["quality"] else "",
+        _table(view.gaps(report)),
+        "### By slice" if view.slices(report).rows else "",
+        _table(view.slices(report)),
+        "## Speed and size",
+        _table(view.latency(report)) or "Not measured.",
+        "## Gates" if report["gates"] else "",
+        _table(view.gates(report)),
+        "## Limits",
+        "\n".join(f"- {escape(text)}" for text in limits),
+        "## Reproduce",
+        _fence(report["command"]),
+        _table(view.facts(report["environment"]), ("environment", "")),
+    ]
+    return _join(parts)
+
+
+LIMITS = (
+    "It repeats what the log rewards: popular items are recommended more than their share, and what was never shown "
+    "was never learned.",
+    "Quality is measured offline, against what users did without this model; an online test decides.",
+    "Users and items that came after the data window are unknown to it; items need another run.",
+)
+
+
+def escape(text: Any) -> str:
+    """Return text that Markdown shows as it is, on one line."""
+    plain = " ".join(str(text).split())
+    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    plain = re.sub(r"([\\`*\[\]|#!~$])", r"\\\1", plain)
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", plain)  # an underscore within a word is no markup
+
+
+def _verdict(report: Mapping[str, Any]) -> list[str]:
+    verdict = report["verdict"]
+    text = escape(verdict["text"])
+    if verdict["model"]:
+        text += f" ({escape(verdict['model'])}" + (
+            f" v{verdict['version']})" if verdict["version"] is not None else ")"
+        )
+    return [text.strip(), "\n".join(f"- {escape(r)}" for r in verdict["reasons"][:ROWS])]
+
+
+def _totals(table: Table) -> Table:
+    """Return the rows of whole answers: where there are several parts, a screen has room for one."""
+    rows = [r for r in table.rows if r[1].text == "total"] or list(table.rows)
+    return table._replace(rows=rows)
+
+
+def _table(table: Table, head: Sequence[str] | None = None) -> str:
+    if not table.rows:
+        return ""
+    rule = ["---" if n < table.names else "---:" for n in range(len(table.head))]
+    rows = [[f"{escape(c.text)} {escape(c.note)}".strip() for c in row] for row in table.rows]
+    lines = [[escape(h) for h in head or table.head], rule, *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _code(text: str) -> str:
+    """Return a code span whose fence is longer than any run of backticks in it."""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{' '.join(text.split())}{pad}{fence}"
+
+
+def _fence(text: str) -> str:
+    fence = "`" * max(3, max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence}\n{text}\n{fence}" if text else "The command was not recorded."
+
+
+def _front_matter(report: Mapping[str, Any], name: str) -> str:
+    student = served(report)
+    rows = [r for r in report["quality"] if (r["model"], r["slice"]) == (student, "all") and r["value"] is not None]
+    metrics = [{"type": f"{r['metric']}_at_{r['k']}", "value": round(r["value"], 6)} for r in rows]
+    head: dict[str, Any] = {
+        "library_name": "recdistill",
+        "tags": ["recommender-system", "knowledge-distillation", "retrieval"],
+        "model-index": [{"name": name, "results": [{"task": {"type": "retrieval"}, "metrics": metrics}]}],
+    }
+    return "---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=False) + "---"
+
+
+def _join(parts: Sequence[str]) -> str:
+    return "\n\n".join(p for p in parts if p) + "\n"

@@ -1,0 +1,124 @@
+"""How a trained model meets the catalogue: vectors of an encoder, blocked pair scores of a ranker, lists of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recdistill.data.sequences import Sequences
+from recdistill.models.build import Model
+from recdistill.models.encoders import Group, unit
+from recdistill.models.ranker import Ranker
+from recdistill.topk import TopK, blocks, exact_topk, pairs, select
+from recdistill.types import Dataset, Float, Int, Interactions, Vectors
+
+USERS_PER_BLOCK = 8192
+PAIRS_PER_BLOCK = 100_000  # of a ranker, whose pair costs some kilobytes on the way
+
+
+@torch.inference_mode()
+def vectors(model: Model, dataset: Dataset, sequences: Sequences, history: int) -> Vectors:
+    """Return an encoder's vectors of every user and item, by forward over all ids; cosine ones have length 1.
+
+    A user or item without training data has no row of its own to speak of: its vector is that of an unknown one.
+    """
+    assert not isinstance(model, Ranker)
+    model.eval()
+    temperature = 1.0 if model.space == "cosine" else model.temperature
+    known = torch.from_numpy(np.diff(dataset.train.indptr) > 0)
+    users = []
+    for start, stop in blocks(dataset.num_users, USERS_PER_BLOCK):
+        rows = torch.arange(start, stop)
+        past = sequences.latest(rows, history)
+        left, _ = model.vectors(torch.where(known[start:stop], rows, -1), past, rows[:0])
+        users.append(unit(left, model.space) / temperature)
+    trained = torch.zeros(dataset.num_items, dtype=torch.bool)
+    trained[torch.from_numpy(np.array(dataset.train.items))] = True
+    rows = torch.arange(dataset.num_items)
+    nobody = torch.zeros(0, dtype=torch.int64)
+    _, items = model.vectors(nobody, torch.zeros(0, history, dtype=torch.int64), torch.where(trained, rows, -1))
+    return Vectors(
+        users=torch.cat(users).numpy() if users else np.zeros((0, items.shape[1]), np.float32),
+        items=unit(items, model.space).numpy(),
+        space=model.space,
+    )
+
+
+Chooser = Callable[[Int], Int]
+"""Users [n] -> the item rows a ranker scores for each, [n,C], -1 where there are fewer."""
+
+
+@torch.inference_mode()
+def rank(
+    model: Ranker,
+    users: Int,
+    k: int,
+    *,
+    sequences: Sequences,
+    history: int,
+    num_items: int,
+    seen: Interactions | None,
+    choose: Chooser | None = None,
+) -> TopK:
+    """Return a ranker's best `k` of each user's candidates, the whole catalogue if `choose` is None.
+
+    The residual is over the candidates that were scored, not over items nobody looked at.
+    """
+    model.eval()
+    found = []
+    everything = torch.arange(num_items)
+    for start, stop in blocks(len(users), 64 if choose is None else 256):
+        block = users[start:stop]
+        rows = torch.from_numpy(block)
+        past = sequences.latest(rows, history)
+        items = everything.expand(len(block), -1) if choose is None else torch.from_numpy(choose(block))
+        scores = _pairs(model, rows, past, items).masked_fill(items < 0, -torch.inf)
+        if seen is not None:
+            scores = _mask(scores, items, seen, block, whole=choose is None)
+        best = select(scores, k)
+        chosen = items.gather(1, best.items.clamp(min=0)).masked_fill(best.items < 0, -1)
+        found.append(TopK(best.scores, chosen, best.residual))
+    return TopK(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
+def _pairs(model: Ranker, users: Tensor, history: Tensor, items: Tensor) -> Tensor:
+    """Return the scores of `items` [B,C] in blocks of columns, so that memory does not grow with the catalogue."""
+    width = max(1, PAIRS_PER_BLOCK // max(1, len(users)))
+    parts = [
+        model.score(users, history, [Group(items[:, start:stop])])[0] for start, stop in blocks(items.shape[1], width)
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def _mask(scores: Tensor, items: Tensor, seen: Interactions, users: Int, *, whole: bool) -> Tensor:
+    at = pairs(seen, users)
+    if whole:
+        scores[at] = -torch.inf
+        return scores
+    width = int(max(items.max().item(), at[1].max().item() if len(at[1]) else 0)) + 1
+    keys = (at[0] * width + at[1]).sort().values
+    wanted = torch.arange(len(users)).unsqueeze(1) * width + items
+    if not len(keys):
+        return scores
+    place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
+    return scores.masked_fill(keys[place] == wanted, -torch.inf)
+
+
+@torch.inference_mode()
+def recommend(
+    model: Model, dataset: Dataset, users: Int, k: int, *, sequences: Sequences, history: int, seen: Interactions
+) -> Int:
+    """Return each user's best `k` unseen items over the whole catalogue, [n,k], -1 where there are fewer."""
+    if isinstance(model, Ranker):
+        size = dataset.num_items
+        return rank(model, users, k, sequences=sequences, history=history, num_items=size, seen=seen).items.numpy()
+    found = vectors(model, dataset, sequences, history)
+    return exact_topk(found.users, found.items, k, seen=seen, rows=users).items.numpy()
+
+
+def scaled(found: Vectors, temperature: float) -> tuple[Float, Float]:
+    """Return (users, items) whose inner product is the model's logit: cosine vectors lack the temperature."""
+    return (found.users / np.float32(temperature) if found.space == "cosine" else found.users), found.items

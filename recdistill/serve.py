@@ -1,0 +1,271 @@
+"""The model that the registry holds and serves: a bundle, read and answered from.
+
+MLflow copies this one file into the model and runs it there, so it imports nothing of recdistill; the bundle writer
+and the latency harness import their reading and encoding from here, so what is measured is what is served.
+
+    query.safetensors     user [U,d]; a two-tower also has history [I,d] and layers.<n>.weight, layers.<n>.bias
+    query.json            kind, space, dim, num_users, num_items, and history: how many latest items are averaged
+    user_ids.parquet      user_id, item_ids.parquet item_id: row number = dense row
+    histories.parquet     optional: the items of each user, used when a request gives none
+    popular.npy           item rows by popularity, the answer where there is nothing to go by
+    index.faiss           the index, index.json what is in it
+    manifest.json         the sha256 of every file above
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+REQUIRED = ("query.safetensors", "query.json", "user_ids.parquet", "item_ids.parquet", "popular.npy", "index.faiss")
+READ_LIMIT = 1 << 40  # bytes of one vector inside an index file, and below it the loop counts FAISS may trust
+LOOP_LIMIT = 1 << 28
+
+Array = NDArray[Any]
+
+
+class BundleError(Exception):
+    """The bundle is missing, truncated, tampered with, or newer than this code."""
+
+
+class Bundle(NamedTuple):
+    """A bundle in memory; `U` users, `I` items."""
+
+    path: Path
+    kind: str  # mf, two_tower
+    space: str  # dot, cosine
+    length: int | None  # how many of the latest history items are averaged; None for all
+    users: Array  # [U,d]
+    history: Array | None  # [I,d]
+    layers: tuple[tuple[Array, Array], ...]
+    user_row: Mapping[Any, int]
+    item_row: Mapping[Any, int]
+    item_ids: list[Any]
+    offsets: Array | None  # [U+1] into `past`
+    past: Array | None
+    popular: Array  # item rows
+    params: str  # FAISS runtime parameters
+
+
+class Answer(NamedTuple):
+    """The best items of one request, by falling score; popularity has no scores, so its are zero."""
+
+    item_ids: list[Any]
+    scores: list[float]
+    source: str  # model, history, popular
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Check every file of the bundle at `path` against its manifest, then read all but the index.
+
+    Raises BundleError if a file is missing or differs.
+    """
+    check_files(path)
+    from pyarrow import parquet
+    from safetensors.numpy import load_file
+
+    try:
+        meta = json.loads((path / "query.json").read_text(encoding="utf-8"))
+        params = json.loads((path / "index.json").read_text(encoding="utf-8")).get("params", "")
+        arrays = load_file(path / "query.safetensors")
+        user_ids = parquet.read_table(path / "user_ids.parquet")["user_id"].to_pylist()
+        item_ids = parquet.read_table(path / "item_ids.parquet")["item_id"].to_pylist()
+        offsets = past = None
+        if (path / "histories.parquet").is_file():
+            lists = parquet.read_table(path / "histories.parquet")["history"].combine_chunks()
+            offsets, past = lists.offsets.to_numpy(), lists.values.to_numpy()
+        depth = sum(name.startswith("layers.") and name.endswith(".weight") for name in arrays)
+        return Bundle(
+            path=path,
+            kind=meta["kind"],
+            space=meta["space"],
+            length=meta.get("history"),
+            users=arrays["user"],
+            history=arrays.get("history"),
+            layers=tuple((arrays[f"layers.{n}.weight"], arrays[f"layers.{n}.bias"]) for n in range(depth)),
+            user_row={v: row for row, v in enumerate(user_ids)},
+            item_row={v: row for row, v in enumerate(item_ids)},
+            item_ids=item_ids,
+            offsets=offsets,
+            past=past,
+            popular=np.load(path / "popular.npy", allow_pickle=False),
+            params=params,
+        )
+    except (KeyError, ValueError, OSError) as cause:
+        raise BundleError(f"{path}: cannot be read: {type(cause).__name__}: {cause}") from cause
+
+
+def check_files(path: Path) -> dict[str, Any]:
+    """Return the manifest of the bundle at `path` after rehashing every file; raises BundleError at a difference."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        files = dict(manifest["files"])
+        version = int(manifest["format"])
+    except (OSError, ValueError, KeyError, TypeError) as cause:
+        raise BundleError(f"{path / 'manifest.json'}: cannot be read: {cause}") from cause
+    if version > FORMAT:
+        raise BundleError(f"{path}: written in format {version}; this code reads up to {FORMAT}")
+    if absent := [name for name in (*REQUIRED, "index.json") if name not in files]:
+        raise BundleError(f"{path / 'manifest.json'}: does not name {', '.join(absent)}")
+    if unnamed := {f.name for f in path.iterdir()} - set(files) - {"manifest.json"}:
+        raise BundleError(f"{path}: holds {', '.join(sorted(unnamed))}, which its manifest does not name")
+    for name, digest in files.items():
+        if Path(name).name != name or not (path / name).is_file():
+            raise BundleError(f"{path / name}: the file is missing")
+        if file_digest(path / name) != digest:
+            raise BundleError(f"{path / name}: contents differ from the manifest")
+    return manifest
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file as hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def read_index(path: Path, params: str = "") -> Any:
+    """Return the FAISS index in a file whose digest was checked; raises BundleError if FAISS cannot read it."""
+    import faiss
+
+    faiss.set_deserialization_vector_byte_limit(min(READ_LIMIT, 4 * path.stat().st_size if path.is_file() else 0))
+    faiss.set_deserialization_loop_limit(LOOP_LIMIT)
+    try:
+        index = faiss.read_index(str(path))
+        if params:
+            faiss.ParameterSpace().set_index_parameters(index, params)
+    except RuntimeError as cause:
+        raise BundleError(f"{path}: FAISS cannot read it: {str(cause).splitlines()[0][-200:]}") from cause
+    return index
+
+
+def default_history(bundle: Bundle, user: int) -> Array:
+    """Return the item rows that a known user took, the latest last; empty where the bundle keeps none."""
+    if user < 0 or bundle.offsets is None or bundle.past is None:
+        return np.empty(0, np.int64)
+    return bundle.past[bundle.offsets[user] : bundle.offsets[user + 1]]
+
+
+def encode(bundle: Bundle, users: Sequence[int], histories: Sequence[Array]) -> NDArray[np.float32]:
+    """Return query vectors [n,D] of user rows [n] (-1 unknown) and their item rows, the latest last."""
+    rows = np.asarray(users, dtype=np.int64)
+    x = np.where(rows[:, None] >= 0, bundle.users[np.maximum(rows, 0)], np.float32(0))
+    if bundle.kind == "two_tower" and bundle.history is not None:
+        past = np.zeros((len(rows), bundle.history.shape[1]), np.float32)
+        for n, items in enumerate(histories):
+            latest = items[-bundle.length :] if bundle.length else items
+            if len(latest):
+                past[n] = bundle.history[latest].mean(axis=0)
+        x = np.concatenate([x, past], axis=1) if bundle.layers else x + past
+        for n, (weight, bias) in enumerate(bundle.layers):
+            x = x @ weight.T + bias
+            if n + 1 < len(bundle.layers):
+                x = np.maximum(x, 0)
+    if bundle.space == "cosine":
+        x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return np.ascontiguousarray(x, dtype=np.float32)
+
+
+def recommend(bundle: Bundle, index: Any, requests: Sequence[tuple[Any, Sequence[Any] | None]], k: int) -> list[Answer]:
+    """Answer (user_id, history item_ids or None) requests with the `k` best items, fewer in a smaller catalogue.
+
+    Items of a history that the catalogue does not know are passed over.
+    """
+    k = min(k, len(bundle.item_ids))
+    users = [bundle.user_row.get(user_id, -1) for user_id, _ in requests]
+    histories = []
+    for user, (_, given) in zip(users, requests, strict=True):
+        known = [bundle.item_row[i] for i in given or () if i in bundle.item_row]
+        histories.append(np.asarray(known, np.int64) if known else default_history(bundle, user))
+    answers = [Answer([bundle.item_ids[i] for i in bundle.popular[:k]], [0.0] * k, "popular")] * len(requests)
+    uses_history = bundle.kind == "two_tower"
+    asked = [n for n, u in enumerate(users) if u >= 0 or (uses_history and len(histories[n]))]
+    if asked:
+        queries = encode(bundle, [users[n] for n in asked], [histories[n] for n in asked])
+        scores, rows = index.search(queries, k)
+        for n, s, r in zip(asked, scores, rows, strict=True):
+            s, r = s[r >= 0], r[r >= 0]  # an approximate index may find fewer than k
+            ids = [bundle.item_ids[i] for i in r]
+            answers[n] = Answer(ids, s.astype(float).tolist(), "model" if users[n] >= 0 else "history")
+    return answers
+
+
+def requests_of(frame: Any, k: Any, ids: tuple[Any, Any]) -> list[tuple[Any, list[Any] | None]]:
+    """Return the requests of a DataFrame with `user_id` and perhaps `history`; raises ValueError at a bad value.
+
+    `ids` holds one user_id and one item_id of the bundle: requests must have their types.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ValueError(f"k is {k!r}; it must be a whole number of at least 1")
+    if "user_id" not in getattr(frame, "columns", ()):
+        raise ValueError("the input has no column `user_id`")
+    histories = frame["history"].tolist() if "history" in frame.columns else [None] * len(frame)
+    requests: list[tuple[Any, list[Any] | None]] = []
+    for row, (user_id, given) in enumerate(zip(frame["user_id"].tolist(), histories, strict=True)):
+        _check_id(user_id, ids[0], f"row {row}: user_id")
+        if given is None or (isinstance(given, float) and np.isnan(given)):  # pandas writes a missing list as NaN
+            requests.append((user_id, None))
+            continue
+        if not isinstance(given, (list, tuple, np.ndarray)):
+            raise ValueError(f"row {row}: history is {given!r}; it must be a list of item_ids")
+        for item_id in given:
+            _check_id(item_id, ids[1], f"row {row}: history")
+        requests.append((user_id, list(given)))
+    return requests
+
+
+def _check_id(value: Any, like: Any, where: str) -> None:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        raise ValueError(f"{where} is null")
+    number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if isinstance(like, str) != isinstance(value, str) or (not isinstance(like, str) and not number):
+        wanted = "text" if isinstance(like, str) else "a whole number"
+        raise ValueError(f"{where} is {value!r}; it must be {wanted}")
+
+
+def signature(bundle: Bundle) -> Any:
+    """Return the MLflow signature of the served model: its ids have the bundle's types."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
+
+    user, item = (
+        DataType.string if isinstance(like, str) else DataType.long
+        for like in (next(iter(bundle.user_row)), bundle.item_ids[0])
+    )
+    asked = Schema([ColSpec(user, "user_id"), ColSpec(Array(item), "history", required=False)])
+    given = [("item_ids", Array(item)), ("scores", Array(DataType.double)), ("source", DataType.string)]
+    answer = Schema([ColSpec(kind, name) for name, kind in given])
+    return ModelSignature(asked, answer, ParamSchema([ParamSpec("k", DataType.long, 10)]))
+
+
+if not __name__.startswith("recdistill."):  # MLflow runs a copy of this file under a name of its own
+    import mlflow
+    import pandas as pd
+
+    class Recommender(mlflow.pyfunc.PythonModel):
+        """Answers one row of `item_ids`, `scores` and `source` per input row."""
+
+        def load_context(self, context: Any) -> None:
+            self.bundle = open_bundle(Path(context.artifacts["bundle"]))
+            self.index = read_index(self.bundle.path / "index.faiss", self.bundle.params)
+
+        # pyrefly: ignore[bad-override] MLflow passes no context to a predict that does not ask for one
+        def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+            """Answer `model_input`, a DataFrame; `params` may give `k`. Raises MlflowException at a bad value."""
+            k = (params or {}).get("k", 10)
+            ids = (next(iter(self.bundle.user_row)), self.bundle.item_ids[0])
+            try:
+                requests = requests_of(model_input, k, ids)
+            except ValueError as cause:
+                raise mlflow.MlflowException.invalid_parameter_value(str(cause)) from None
+            answers = recommend(self.bundle, self.index, requests, int(k))
+            return pd.DataFrame(answers, columns=pd.Index(Answer._fields))
+
+    mlflow.models.set_model(Recommender())

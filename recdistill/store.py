@@ -1,0 +1,242 @@
+"""The artifact store: every stage's result is an immutable directory named by the hash of what made it.
+
+    <root>/<stage>/<fingerprint>/            whole: manifest.json is there and every size matches
+    <root>/<stage>/<fingerprint>.partial/    work in progress, or what a killed run left to continue from
+    <root>/<stage>/<fingerprint>.lock        held by the one writer; the system frees it when that process dies
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from recdistill.errors import ArtifactError
+from recdistill.spec import canonical, fingerprint
+from recdistill.types import Artifact, FileEntry, Manifest
+from recdistill.world import World
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+State = Literal["hit", "partial", "miss"]
+Work = Callable[[Path], Mapping[str, Any] | None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """A stage about to run: what it is called, what it means, what it reads."""
+
+    stage: str
+    version: int  # raised by hand when the same config and inputs come to mean another result
+    config: Any
+    inputs: Mapping[str, str]  # name -> fingerprint
+    resumes: bool = False  # the stage continues from what a killed run left in its partial directory
+    collective: bool = False  # every rank works; otherwise rank 0 does and the others wait
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.stage, self.version, self.config, self.inputs)
+
+
+def directory(root: Path, step: Step) -> Path:
+    """Return where the artifact of `step` is, or will be."""
+    return root / step.stage / step.fingerprint
+
+
+def state(root: Path, step: Step) -> State:
+    """Say whether `step` is done, begun or absent, without spending anything."""
+    path = directory(root, step)
+    if (path / MANIFEST).is_file():
+        return "hit"
+    return "partial" if step.resumes and path.with_suffix(".partial").is_dir() else "miss"
+
+
+def build(root: Path, world: World, step: Step, work: Work) -> Artifact:
+    """Return the artifact of `step`, running `work(directory)` only if it is not there; collective.
+
+    Raises ArtifactError if another process is building the same artifact.
+    """
+    path = directory(root, step)
+    if world.share(lambda: state(root, step)) == "hit":
+        return open_artifact(path, hit=True)
+    if step.collective and world.size > 1:
+        lock = world.share_local(lambda: _lock(path))
+        try:
+            started = time.monotonic()
+            world.share(lambda: _begin(path, resumes=step.resumes))
+            facts = work(path.with_suffix(".partial"))
+            world.barrier()
+            world.share(lambda: _seal(path, step, facts, started, world.size))
+        finally:
+            if lock is not None:
+                lock.release()
+    else:
+        world.share(lambda: _build_alone(path, step, work))
+    return open_artifact(path)
+
+
+def _build_alone(path: Path, step: Step, work: Work) -> None:
+    lock = _lock(path)
+    try:
+        if (path / MANIFEST).is_file():  # the process that held the lock before us has finished it
+            return
+        started = time.monotonic()
+        _begin(path, resumes=step.resumes)
+        try:
+            facts = work(path.with_suffix(".partial"))
+        except BaseException:
+            if not step.resumes:
+                shutil.rmtree(path.with_suffix(".partial"), ignore_errors=True)
+            raise
+        _seal(path, step, facts, started, 1)
+    finally:
+        lock.release()
+
+
+def _lock(path: Path) -> FileLock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ArtifactError(
+            "another process is building this artifact",
+            where=str(path),
+            fix="wait for it to end and run the same command again: its result will be found",
+        ) from None
+    return lock
+
+
+def _begin(path: Path, *, resumes: bool) -> None:
+    partial = path.with_suffix(".partial")
+    if not resumes:
+        shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=True)
+
+
+def _seal(path: Path, step: Step, facts: Mapping[str, Any] | None, started: float, processes: int) -> None:
+    """Write the manifest last, flush everything to disk, and give the directory its name."""
+    partial = path.with_suffix(".partial")
+    files = {
+        str(f.relative_to(partial)): FileEntry(sha256=sha256(f), size=f.stat().st_size)
+        for f in sorted(partial.rglob("*"))
+        if f.is_file()
+    }
+    manifest = Manifest(
+        format=FORMAT,
+        stage=step.stage,
+        version=step.version,
+        fingerprint=step.fingerprint,
+        config=json.loads(canonical(step.config)),
+        inputs=dict(step.inputs),
+        files=files,
+        facts=dict(facts or {}),
+        env=environment() | {"processes": str(processes)},
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    write_text(partial / MANIFEST, json.dumps(dataclasses.asdict(manifest), indent=1, sort_keys=True))
+    for name in [*files, MANIFEST]:
+        _fsync(partial / name)
+    _fsync(partial)
+    os.replace(partial, path)
+    _fsync(path.parent)
+
+
+def open_artifact(path: Path, *, hit: bool = False) -> Artifact:
+    """Return the artifact at `path` after checking that it is whole (sizes, not contents: see `verify`).
+
+    Raises ArtifactError if it is missing, truncated, or written by a newer version.
+    """
+    try:
+        raw = json.loads((path / MANIFEST).read_text())
+        manifest = Manifest(**raw | {"files": {k: FileEntry(**v) for k, v in raw["files"].items()}})
+    except FileNotFoundError:
+        raise ArtifactError(f"no {MANIFEST}: not a whole artifact", where=str(path), fix=_REBUILD) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as cause:
+        newer = f"{MANIFEST} cannot be read ({cause})"
+        raise ArtifactError(newer, where=str(path), fix=_REBUILD) from cause
+    if manifest.format > FORMAT:
+        what = f"written in format {manifest.format}; this version reads up to {FORMAT}"
+        raise ArtifactError(what, where=str(path), fix="upgrade recdistill, or delete the directory and run again")
+    for name, entry in manifest.files.items():
+        file = path / name
+        if not file.resolve().is_relative_to(path.resolve()):
+            raise ArtifactError(f"the manifest names {name!r}, outside the artifact", where=str(path), fix=_REBUILD)
+        if not file.is_file():
+            raise ArtifactError("the file is missing", where=str(file), fix=_REBUILD)
+        if file.stat().st_size != entry.size:
+            what = f"{file.stat().st_size} bytes where the manifest says {entry.size}"
+            raise ArtifactError(what, where=str(file), fix=_REBUILD)
+    return Artifact(path=path, manifest=manifest, hit=hit)
+
+
+_REBUILD = "delete the directory and run the same command again"
+
+
+def verify(artifact: Artifact) -> None:
+    """Rehash every file of `artifact`; raises ArtifactError at the first that differs from the manifest."""
+    for name, entry in artifact.manifest.files.items():
+        if sha256(artifact.path / name) != entry.sha256:
+            raise ArtifactError("contents differ from the manifest", where=str(artifact.path / name), fix=_REBUILD)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as hex."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` whole or not at all: aside, flushed, then renamed."""
+    with aside(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def aside(path: Path):  # noqa: ANN201
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+PACKAGES = ("torch", "torchrec", "polars", "pyarrow", "faiss-cpu", "mlflow", "numpy")
+
+
+def environment() -> dict[str, str]:
+    """Return the versions and the machine that a result was made with."""
+    known = {d: metadata.version(d) for d in PACKAGES if _installed(d)}
+    return known | {"python": platform.python_version(), "machine": platform.platform(), "cpus": str(os.cpu_count())}
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True

@@ -1,0 +1,234 @@
+"""The frozen values that pass between stages.
+
+Legend: `U` users, `I` items, `B` batch, `N` negatives, `K` candidates, `L` history, `D` dimension.
+`user_id` and `item_id` are the caller's own values; `user` and `item` are dense rows, int64, never through float.
+Times are int64 microseconds since 1970 (UTC).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # the data stages run without torch, whose import alone takes a second
+    from torch import Tensor
+
+Int = NDArray[np.int64]
+Float = NDArray[np.float32]
+Space = Literal["dot", "cosine"]
+Log = Callable[[str, int, int, Mapping[str, float]], None]
+"""Progress leaves a stage through `log(what, done, total, values)`."""
+
+
+def quiet(what: str, done: int, total: int, values: Mapping[str, float]) -> None:
+    """Swallow progress: the default where nobody watches."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interactions:
+    """Who took what, as CSR: user `u` took `items[indptr[u]:indptr[u+1]]`, by time, then item."""
+
+    indptr: Int  # [U+1]
+    items: Int  # [n]
+    times: Int | None = None  # [n]
+
+    @property
+    def num_users(self) -> int:
+        return len(self.indptr) - 1
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def users(self) -> Int:
+        """Return the user of every interaction, [n]."""
+        return np.repeat(np.arange(self.num_users, dtype=np.int64), np.diff(self.indptr))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Features:
+    """The encoded feature columns of one side; code 0 means missing or unknown."""
+
+    sizes: Mapping[str, int] = field(default_factory=dict)  # codes of each categorical and multi column, 0 included
+    categorical: Mapping[str, Int] = field(default_factory=dict)  # name -> codes [rows]
+    multi: Mapping[str, tuple[Int, Int]] = field(default_factory=dict)  # name -> (offsets [rows+1], codes)
+    numeric: Mapping[str, Float] = field(default_factory=dict)  # name -> standardised values [rows], missing 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """A split log over dense rows, with the caller's ids and encoded features."""
+
+    user_ids: pl.Series  # [U]
+    item_ids: pl.Series  # [I]
+    train: Interactions
+    valid: Interactions
+    test: Interactions
+    user_features: Features = Features()
+    item_features: Features = Features()
+
+    @property
+    def num_users(self) -> int:
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.item_ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vectors:
+    """How an encoder leaves training: one vector a row; a score is their inner product in either space."""
+
+    users: Float  # [U,D]
+    items: Float  # [I,D]
+    space: Space = "dot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """A teacher's ranked lists, memory-mapped shard by shard; user `u` is row `u % per_shard` of its shard.
+
+    Items stand in teacher order, scores fall; a list that is shorter ends in item -1, score -inf.
+    """
+
+    items: tuple[NDArray[np.int32], ...]  # each [<= per_shard,K]
+    scores: tuple[Float, ...]  # each [<= per_shard,K]
+    residual: tuple[Float, ...]  # each [<= per_shard], logsumexp of the teacher's scores outside the list
+    per_shard: int
+    facts: Mapping[str, Any]  # teacher, score space, coverage: see labels.py
+
+    @property
+    def depth(self) -> int:
+        return int(self.items[0].shape[1])
+
+    @property
+    def num_users(self) -> int:
+        return sum(len(shard) for shard in self.items)
+
+    def take(self, users: Int) -> tuple[Int, Float]:
+        """Return the lists of `users` [n]: items [n,K] int64 and scores [n,K]."""
+        items = np.empty((len(users), self.depth), dtype=np.int64)
+        scores = np.empty((len(users), self.depth), dtype=np.float32)
+        shard, row = np.divmod(users, self.per_shard)
+        for s in np.unique(shard):
+            at = shard == s
+            items[at], scores[at] = self.items[s][row[at]], self.scores[s][row[at]]
+        return items, scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """The items one distillation term compares, for each of a step's `R` list users."""
+
+    items: Tensor  # [R,K], -1 where there is none
+    teacher: Tensor  # [R,K], -inf where the teacher's score is not known
+    ranked: int  # the first `ranked` columns stand in teacher order; the rest are draws below the list
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One rank's slice of the global batch that step `step` defines."""
+
+    users: Tensor  # [B]
+    positives: Tensor  # [B]
+    negatives: Tensor  # [N] shared by the batch, or [B,N] of each row
+    history: Tensor  # [B,L], -1 where shorter, the latest last
+    list_users: Tensor  # [R] users whose teacher lists are compared; none without distillation
+    list_history: Tensor  # [R,L]
+    candidates: Mapping[str, Candidates] = field(default_factory=dict)  # by term
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """What a manifest says of one file: its digest and size in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What an artifact is, what it came from, and what it holds; written last, so its presence means whole."""
+
+    format: int
+    stage: str
+    version: int
+    fingerprint: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str]
+    files: Mapping[str, FileEntry]
+    facts: Mapping[str, Any]  # what the stage wants others to read without opening its files
+    env: Mapping[str, str]
+    created_at: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One finished stage: an immutable directory."""
+
+    path: Path
+    manifest: Manifest
+    hit: bool  # found, not built, by this run
+
+    @property
+    def fingerprint(self) -> str:
+        return self.manifest.fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRow:
+    """One measured quality: `value` over users (and seeds), with a bootstrap interval."""
+
+    model: str  # teacher, scratch, student, student@index, popularity
+    metric: str  # recall, ndcg, ...
+    k: int
+    slice: str  # all, popularity:head, activity:low, ...
+    value: float
+    low: float
+    high: float
+    seed_spread: float | None = None  # standard deviation over seeds, where there are several
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyRow:
+    """Service times of one way to answer, in milliseconds, one query at a time."""
+
+    model: str  # teacher, student@flat, student@index, ...
+    part: str  # encode, search, total
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+    queries: int
+    size_bytes: int
+    spread: float = 0.0  # (largest - smallest) / median of the repeats' p50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """One gate's verdict: what it measured, what it required."""
+
+    gate: str
+    passed: bool
+    measured: float
+    required: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What the registry did with a candidate."""
+
+    model: str
+    version: int
+    alias: str | None  # "champion" if promoted
+    gates: tuple[GateResult, ...]
+    uri: str
+    run_id: str

@@ -1,0 +1,124 @@
+"""One process or many, behind one value: `World`; nothing else reads torchrun's variables or calls a collective.
+
+`torchrec` is imported here and in `models/tables.py` only, and inside functions, so that data stages run without it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from typing import Any, TypeVar
+
+from recdistill import errors
+from recdistill.errors import RecdistillError, StageError
+
+T = TypeVar("T")
+LONG = timedelta(days=7)  # how long ranks wait for rank 0's stages; torchrun ends them at once if it dies
+HUNG = timedelta(minutes=10)  # a collective that takes longer has lost a peer
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among its peers, and the device it computes on."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+    store: Any = None  # the key-value store all ranks share; None in a world of one
+    turn: Iterator[int] = field(default_factory=count)
+
+    def share(self, work: Callable[[], T]) -> T:
+        """Run `work` on rank 0 and return its JSON-able result on every rank; its error is raised on every rank."""
+        if self.size == 1:
+            return work()
+        key = f"share/{next(self.turn)}"
+        if self.rank == 0:
+            try:
+                value = work()
+            except BaseException as cause:
+                self.store.set(key, json.dumps({"error": type(cause).__name__, "text": str(cause)}))
+                raise
+            self.store.set(key, json.dumps({"value": value}))
+            return value
+        self.store.wait([key], LONG)
+        answer = json.loads(self.store.get(key))
+        if "error" in answer:
+            kind = getattr(errors, answer["error"], StageError)
+            raise (kind if issubclass(kind, RecdistillError) else StageError)(answer["text"])
+        return answer["value"]
+
+    def share_local(self, work: Callable[[], T]) -> T | None:
+        """Run `work` on rank 0 for a result that stays there; its error is raised on every rank."""
+        kept: list[T] = []
+        self.share(lambda: kept.append(work()))
+        return kept[0] if kept else None
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.size > 1:
+            import torch.distributed as dist
+
+            dist.barrier()
+
+    def slice(self, rows: int) -> slice:
+        """Return this rank's rows of a global batch of `rows`, which the world's size must divide."""
+        each = rows // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+
+@contextmanager
+def world(*, device: str = "auto", threads: int | None = None) -> Iterator[World]:
+    """Join the processes that torchrun started, or make a world of one; leave it when the block ends.
+
+    `threads` is how many CPU threads torch uses in this process; None leaves it alone.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if size == 1:
+        yield World(device=_device(device, 0), store=None)
+        _leave()
+        return
+    import torch
+    import torch.distributed as dist
+
+    if threads:
+        torch.set_num_threads(threads)
+    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    # A restarted attempt must not read the addresses its predecessor left, so each has a prefix of its own.
+    tcp = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=False)
+    store = dist.PrefixStore(f"recdistill/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", tcp)
+    backend = "nccl" if place.startswith("cuda") else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=HUNG)
+    joined = World(rank=rank, size=size, device=place, store=dist.PrefixStore("share", store))
+    try:
+        yield joined
+        dist.barrier()
+    finally:
+        _leave()
+
+
+def _device(wanted: str, local_rank: int) -> str:
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank)
+        return f"cuda:{local_rank}"
+    if wanted == "cuda":
+        raise StageError("exec.device is cuda, but torch sees no GPU", fix="set exec.device: auto, or run doctor")
+    return "cpu"
+
+
+def _leave() -> None:
+    import sys
+
+    if "torch" in sys.modules:
+        import torch.distributed as dist
+
+        if dist.is_initialized():
+            dist.destroy_process_group()
