@@ -36,10 +36,10 @@ def check(config: File, /, *, sets: Sets = (), json: Json = False) -> int:
 
 def plan(config: File, /, *, sets: Sets = (), json: Json = False) -> int:
     """Show what a run would find done (hit), go on with (partial) or begin (miss), without spending anything."""
-    from recdistill import stages
+    from pipelines import distill
     from recdistill.config import load_config
 
-    steps = stages.plan(load_config(config, sets))
+    steps = distill.plan(load_config(config, sets))
     rows = [(s["stage"], s["state"], s["fingerprint"], s["path"]) for s in steps]
     say({"stages": steps}, table(rows, ("stage", "state", "fingerprint", "path")), as_json=json)
     return 0

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 
 from recdistill.errors import ArtifactError, ConfigError, DataError
-from recdistill.serve import BundleError, read_index
+from recdistill.serve import BundleError, read_index, search_index
 from recdistill.spec import Spec, canonical
 from recdistill.store import aside, sha256, write_text
 from recdistill.types import Float, Int
@@ -178,7 +178,7 @@ def _work(index: Any, queries: NDArray[np.float32], k: int, params: str) -> floa
     inverted, graph = counters.indexIVF_stats, counters.hnsw_stats
     inverted.reset()
     graph.reset()
-    index.search(queries, min(k, index.ntotal))
+    search_index(index, queries, min(k, index.ntotal))
     factors = dict(p.split("=") for p in params.split(",") if p)
     refined = k * float(factors.get("k_factor_rf", 0))
     return (inverted.ndis + graph.ndis) / len(queries) + refined
@@ -225,7 +225,7 @@ def _search(index: Any, queries: NDArray[np.float32], k: int) -> tuple[Float, In
     items = np.full((len(queries), k), -1, np.int64)
     n = min(k, index.ntotal)
     if n:
-        scores[:, :n], items[:, :n] = index.search(queries, n)
+        scores[:, :n], items[:, :n] = search_index(index, queries, n)
         scores[items < 0] = -np.inf
     return scores, items
 

@@ -174,7 +174,7 @@ def _ask(bundle: serve.Bundle, index: Any, user_ids: Sequence[Any], k: int) -> N
         user = bundle.user_row[user_id]
         query = serve.encode(bundle, [user], [serve.default_history(bundle, user)])
         t1 = clock()
-        _, rows = index.search(query, k)
+        _, rows = serve.search_index(index, query, k)
         t2 = clock()
         _ = [bundle.item_ids[i] for i in rows[0].tolist() if i >= 0]
         times[n] = t1 - t0, t2 - t1, clock() - t0

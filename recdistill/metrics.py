@@ -63,26 +63,22 @@ def coverage(lists: Int, num_items: int, k: int) -> float:
     return len(np.unique(top[top >= 0])) / num_items
 
 
-def resample(n: int, times: int, seed: int) -> Int:
-    """Return how often each of `n` users is in each of `times` bootstrap resamples, [times,n]."""
+def bootstrap(values: Values, times: int, seed: int) -> Values:
+    """Return the column means of `values` [n,m] over `times` resamples of its rows (users), [times,m].
+
+    Every column sees the same resamples, so that differences and ratios of columns are paired.
+    """
+    n = len(values)
     rng = np.random.Generator(np.random.Philox(seed))
-    return rng.multinomial(n, np.full(n, 1 / n), size=times).astype(np.int64)
+    block = max(1, 20_000_000 // max(n, 1))
+    parts = []
+    for start in range(0, times, block):
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(block, times - start))
+        parts.append(counts @ values / n)
+    return np.concatenate(parts)
 
 
-def interval(values: Values, weights: Int, level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of `values` [n] under resamples `weights` [times,n]."""
-    means = weights @ values / len(values)
+def interval(means: Values, level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile interval of resampled `means` [times]; NaN where any of them is."""
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def ratio_interval(
-    top: Values, bottom: Values, weights: Int, level: float = 0.95
-) -> tuple[float, float, float]:
-    """Return mean(top) / mean(bottom) with its paired bootstrap interval; NaN where the bottom is not positive."""
-    tops, bottoms = weights @ top, weights @ bottom
-    if bottom.mean() <= 0 or (bottoms <= 0).mean() > 1 - level:
-        return float("nan"), float("nan"), float("nan")
-    ratios = tops[bottoms > 0] / bottoms[bottoms > 0]
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
-    return float(top.mean() / bottom.mean()), float(low), float(high)

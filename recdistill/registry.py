@@ -97,7 +97,7 @@ def register(uri: str, model: str, bundle: Path, run_id: str, tags: Mapping[str,
         _create_model(client, model)
         kept = {k: str(v)[:LONGEST] for k, v in {**tags, **facts}.items() if v is not None}
         made = client.create_model_version(model, logged.model_uri, run_id, kept, model_id=logged.model_id)
-        _alias(client, model, CANDIDATE, made.version)
+        _alias(client, model, CANDIDATE, int(made.version))
     return int(made.version)
 
 
@@ -207,7 +207,11 @@ def history(uri: str, model: str) -> list[dict[str, Any]]:
 def _settle(client: MlflowClient, model: str) -> Version:
     """Point `champion` at the best passed version, again if others moved it or passed meanwhile; return it."""
     for _ in range(ROUNDS):
-        best = max(_passed(client, model), key=lambda v: v.rank)
+        best = max(_passed(client, model), key=lambda v: v.rank, default=None)
+        if best is None:
+            raise StageError(
+                f"every passed version of {model!r} was withdrawn meanwhile", fix="look at `recdistill show`"
+            )
         current = _aliases(client, model).get(CHAMPION)
         if current == best.number:
             return best

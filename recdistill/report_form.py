@@ -55,7 +55,7 @@ class Quality(Part):
 
 
 class Gap(Part):
-    """(student - scratch) / (teacher - scratch), null where the teacher does not beat the scratch model."""
+    """The share (student - scratch) / (teacher - scratch); null where the teacher does not beat the scratch model."""
 
     metric: str
     k: int

@@ -100,11 +100,11 @@ def gates(report: Row) -> Table:
 
 def lint(report: Row) -> Table:
     """Return what the split's linter found."""
-    tones = {"error": "bad", "warning": "bad", "ok": "good"}
+    tones = {"refuse": "bad", "error": "bad", "warning": "bad", "ok": "good"}
     found = report["data"].get("split", {}).get("lint") or []
     rows = [
         [
-            Cell(str(f.get("name", ""))),
+            Cell(str(f.get("name", "")), str(f.get("part") or "")),
             Cell(str(f.get("severity", "")), tone=tones.get(f.get("severity"), "soft")),
             Cell(str(f.get("text", ""))),
             Cell(number(f.get("value"))),

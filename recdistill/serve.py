@@ -145,6 +145,20 @@ def read_index(path: Path, params: str = "") -> Any:
     return index
 
 
+def search_index(index: Any, queries: NDArray[np.float32], k: int) -> tuple[Array, Array]:
+    """Return scores and item rows, [Q,k], with -1 where the index finds no more.
+
+    A graph stops after efSearch results, so a deeper answer is searched as wide as it is deep.
+    """
+    graph = getattr(index, "hnsw", None)
+    if graph is None or graph.efSearch >= k:
+        return index.search(queries, k)
+    import faiss
+
+    # pyrefly: ignore[missing-attribute] the library has it, its stubs leave it out
+    return index.search(queries, k, params=faiss.SearchParametersHNSW(efSearch=k))
+
+
 def default_history(bundle: Bundle, user: int) -> Array:
     """Return the item rows that a known user took, the latest last; empty where the bundle keeps none."""
     if user < 0 or bundle.offsets is None or bundle.past is None:
@@ -188,7 +202,7 @@ def recommend(bundle: Bundle, index: Any, requests: Sequence[tuple[Any, Sequence
     asked = [n for n, u in enumerate(users) if u >= 0 or (uses_history and len(histories[n]))]
     if asked:
         queries = encode(bundle, [users[n] for n in asked], [histories[n] for n in asked])
-        scores, rows = index.search(queries, k)
+        scores, rows = search_index(index, queries, k)
         for n, s, r in zip(asked, scores, rows, strict=True):
             s, r = s[r >= 0], r[r >= 0]  # an approximate index may find fewer than k
             ids = [bundle.item_ids[i] for i in r]

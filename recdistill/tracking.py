@@ -158,6 +158,12 @@ def record(
     return parent
 
 
+def log_report(uri: str, run: str, report_dir: Path) -> None:
+    """Put the report's files under `report` of a run, in place of what is there."""
+    with store(uri) as client:
+        client.log_artifacts(run, str(report_dir), "report")
+
+
 def _child(client: MlflowClient, experiment_id: str, parent: str, stage: StageRun, start: int) -> int:
     """Record one stage under its parent and return when it ended, in milliseconds since 1970."""
     tags = {

@@ -78,15 +78,18 @@ def world(*, device: str = "auto", threads: int | None = None) -> Iterator[World
     `threads` is how many CPU threads torch uses in this process; None leaves it alone.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
     if size == 1:
-        yield World(device=_device(device, 0), store=None)
-        _leave()
+        try:
+            yield World(device=_device(device, 0))
+        finally:
+            _leave()
         return
-    import torch
     import torch.distributed as dist
 
-    if threads:
-        torch.set_num_threads(threads)
     place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
     # A restarted attempt must not read the addresses its predecessor left, so each has a prefix of its own.
     tcp = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=False)

@@ -9,8 +9,9 @@ def k_core(rows: pl.LazyFrame, min_user: int, min_item: int) -> tuple[pl.DataFra
     """Return (user_id, count), (item_id, count) and how many rounds took something out.
 
     Users and items below their minimum are taken out together and the rest counted again, until nothing changes.
-    Both are sorted by count, largest first, then id: the row number is the dense row. `rows` has columns user and
-    item; it is streamed once a round, so memory is that of the two vocabularies.
+    Both are sorted by id: the row number is the dense row. Not by count, which would number items by their popularity
+    in the test part too, and every tie that is broken by row would know it. `rows` has columns user and item; it is
+    streamed once a round, so memory is that of the two vocabularies.
     """
     kept, rounds = rows, 0
     while True:
@@ -28,4 +29,4 @@ def _counts(rows: pl.LazyFrame, side: str) -> pl.LazyFrame:
 
 
 def _ordered(counts: pl.DataFrame, key: str) -> pl.DataFrame:
-    return counts.sort("count", key, descending=[True, False])
+    return counts.sort(key)

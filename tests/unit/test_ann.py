@@ -101,6 +101,14 @@ def test_k_beyond_the_catalogue_is_padded(tmp_path):
     assert scores[0, 3:].tolist() == [-np.inf, -np.inf]
 
 
+def test_a_graph_answers_deeper_than_it_was_tuned(vectors, tmp_path):
+    items, queries = vectors
+    facts = build_index(items, queries, IndexSpec(factory="HNSW32", k=(1,), min_recall=0.5), tmp_path)
+    assert int(facts["params"].removeprefix("efSearch=")) < 100
+    _, rows = search(tmp_path / "index.faiss", queries, 600, facts["params"])
+    assert np.sort(rows, axis=1).tolist() == [list(range(600))] * len(queries)
+
+
 def test_auto_grows_with_the_catalogue():
     chosen = [choose_factory(n) for n in (10, 100_000, 100_001, 5_000_000, 50_000_000)]
     assert chosen[0] == chosen[1] == "HNSW32"

@@ -1,0 +1,208 @@
+"""The whole path once: from a raw interaction log to a promoted student. Read `path` from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from recdistill import stages
+from recdistill.config import Config
+from recdistill.errors import ConfigError, RecdistillError, StageError
+from recdistill.measure import Judged
+from recdistill.models.spec import ExternalSpec
+from recdistill.stages import Data, Fitted, Run
+from recdistill.types import Artifact, Release
+
+NAMES = ("ingest", "split", "scratch", "teacher", "labels", "student", "index", "evaluate", "latency", "promote")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """One stage of a run: its name, and the artifact of each of its models (one, unless there are several seeds)."""
+
+    name: str
+    artifacts: Sequence[Artifact]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Everything:
+    """What a whole path leaves behind, for the report and the registry."""
+
+    data: Data
+    judged: Judged
+    evaluated: Artifact
+    timed: Artifact
+
+
+def path(config: Config, run: Run) -> Iterator[Made | Everything]:
+    """Yield each stage as it is done, at the end everything together; arrows only point right."""
+    how = config.exec
+    log = stages.ingest(config.log, config.features, run)
+    yield Made(name="ingest", artifacts=[log])
+
+    data = stages.split(log, config.split, run)
+    yield Made(name="split", artifacts=[data.divided])
+
+    student = config.student
+    trains = [student.train.model_copy(update={"seed": seed}) for seed in student.all_seeds]
+    scratch = [stages.fit(data, student.model, t, how, run, name=f"scratch, seed {t.seed}") for t in trains]
+    yield Made(name="scratch", artifacts=scratch)
+    plain = [Fitted(student.model, artifact) for artifact in scratch]
+
+    teacher: Fitted | ExternalSpec
+    if isinstance(config.teacher.model, ExternalSpec):
+        teacher = config.teacher.model
+    else:
+        assert config.teacher.train is not None  # load_config has checked it
+        taught = stages.fit(data, config.teacher.model, config.teacher.train, how, run, name="teacher")
+        teacher = Fitted(config.teacher.model, taught)
+        yield Made(name="teacher", artifacts=[taught])
+
+    labels = None
+    if config.distill or isinstance(teacher, ExternalSpec):
+        labels = stages.label(data, teacher, plain[0], config.labels, run)
+        yield Made(name="labels", artifacts=[labels])
+
+    fitted = [
+        stages.fit(
+            data, student.model, t, how, run, name=f"student, seed {t.seed}", labels=labels, terms=config.distill
+        )
+        for t in trains
+    ]
+    yield Made(name="student", artifacts=fitted)
+    distilled = [Fitted(student.model, artifact) for artifact in fitted]
+
+    index = stages.index(data, distilled[0], config.index, run)
+    yield Made(name="index", artifacts=[index])
+
+    judged = Judged(
+        teacher=teacher, scratch=plain, student=distilled, labels=labels, index=index, candidates=config.labels
+    )
+    evaluated = stages.evaluate(data, judged, config.report, run)
+    yield Made(name="evaluate", artifacts=[evaluated])
+    timed = stages.latency(data, judged, config.report.k[0], run)
+    yield Made(name="latency", artifacts=[timed])
+    yield Everything(data=data, judged=judged, evaluated=evaluated, timed=timed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a run did."""
+
+    name: str
+    made: Sequence[Made]
+    report: Path | None = None
+    release: Release | None = None
+    shown: str = ""  # the report as terminal tables
+
+    def summary(self) -> dict[str, Any]:
+        """Return the run for a scheduler, as JSON values."""
+        from dataclasses import asdict
+
+        return {
+            "name": self.name,
+            "stages": stage_rows(self.made),
+            "report": None if self.report is None else str(self.report / "report.html"),
+            "release": None if self.release is None else asdict(self.release),
+        }
+
+    def text(self) -> str:
+        """Return the run for a person."""
+        rows = stage_rows(self.made)
+        found = sum(row["hit"] for row in rows)
+        lines = [self.shown, f"stages: {len(rows)}, {found} found done, {len(rows) - found} built"]
+        if self.report is not None:
+            lines.append(f"report: {self.report / 'report.html'}")
+        if self.release is not None:
+            lines.append(f"model:  {self.release.uri} (version {self.release.version}, {self.release.alias})")
+        return "\n".join(line for line in lines if line)
+
+
+def distill(config: Config, run: Run, *, until: str | None = None, command: str = "") -> Outcome:
+    """Run the path to its end, or to the stage `until`; collective.
+
+    Raises GateRejected if the student is registered but may not serve. What fails otherwise is raised as it is when
+    it names its cause itself, else as a StageError that says which stage it was.
+    """
+    _known(until)
+    if run.world.size > 1:
+        _divides(config, run.world.size)
+    made: list[Made] = []
+    everything = None
+    steps = path(config, run)
+    while everything is None:
+        try:
+            step = next(steps)
+        except RecdistillError:
+            raise
+        except Exception as cause:
+            after = f"after {made[-1].name}" if made else "at the first stage"
+            raise StageError(f"{type(cause).__name__}: {cause}", where=f"the stage {after}") from cause
+        if isinstance(step, Everything):
+            everything = step
+        else:
+            made.append(step)
+            if step.name == until:
+                return Outcome(name=config.name, made=made)
+    from pipelines.release import release
+
+    done = run.world.share_local(lambda: release(config, run, everything, stage_rows(made), command))
+    outcome = Outcome(name=config.name, made=made)
+    return outcome if done is None else replace(outcome, report=done.report, release=done.release, shown=done.shown)
+
+
+def plan(config: Config) -> list[dict[str, Any]]:
+    """Return each stage with its fingerprint, path and state (hit, partial, miss); builds nothing."""
+    run = Run(store=Path(config.exec.store), dry=True)
+    rows = []
+    for made in path(config, run):
+        if isinstance(made, Everything):
+            break
+        for i, artifact in enumerate(made.artifacts):
+            rows.append(
+                {
+                    "stage": _label(made, i),
+                    "state": artifact.manifest.facts["state"],
+                    "fingerprint": artifact.fingerprint,
+                    "path": str(artifact.path),
+                }
+            )
+    return rows
+
+
+def stage_rows(made: Sequence[Made]) -> list[dict[str, Any]]:
+    """Return one row an artifact: what it is, what it cost when it was built, whether this run found it."""
+    return [
+        {
+            "stage": _label(step, i),
+            "fingerprint": artifact.fingerprint,
+            "seconds": artifact.manifest.seconds,
+            "hit": artifact.hit,
+        }
+        for step in made
+        for i, artifact in enumerate(step.artifacts)
+    ]
+
+
+def _label(made: Made, i: int) -> str:
+    return made.name if len(made.artifacts) == 1 else f"{made.name}-{i + 1}"
+
+
+def _known(until: str | None) -> None:
+    if until is not None and until not in NAMES:
+        near = get_close_matches(until, NAMES, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"no stage {until!r}", where="--until", fix=f"{hint}the stages are {', '.join(NAMES)}")
+
+
+def _divides(config: Config, size: int) -> None:
+    """Every rank takes as many rows of a batch, or the curve would depend on how many ranks there are."""
+    trains = {"student": config.student.train} | ({"teacher": config.teacher.train} if config.teacher.train else {})
+    for section, train in trains.items():
+        for name in ("batch", "list_users"):
+            if getattr(train, name) % size:
+                what = f"{section}.train.{name} is {getattr(train, name)}, which {size} processes cannot share evenly"
+                raise ConfigError(what, where="torchrun", fix=f"make it a multiple of {size}")

@@ -1,0 +1,264 @@
+"""The end of the path: what was measured becomes a report, a registered version, and a verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recdistill import registry, tracking
+from recdistill.bundle import manifest_sha256
+from recdistill.config import Config
+from recdistill.errors import GateRejected
+from recdistill.gates import judge
+from recdistill.measure import read_json
+from recdistill.report import read_report, write_report
+from recdistill.stages import Run
+from recdistill.store import environment
+from recdistill.types import Artifact, Release
+
+if TYPE_CHECKING:
+    from pipelines.distill import Everything
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Where the report is, what the registry did, and the report as terminal tables."""
+
+    report: Path
+    release: Release | None
+    shown: str
+
+
+def release(
+    config: Config, run: Run, all_: Everything, stages: Sequence[Mapping[str, Any]], command: str
+) -> Released:
+    """Write the report; register the bundle, judge it by the gates and promote it, if the config names a registry.
+
+    A bundle that is registered already keeps its version and its verdict. Raises GateRejected, after the report
+    is written, if the student may not serve.
+    """
+    out = run.store.parent / "reports" / f"{config.name}-{all_.evaluated.fingerprint[:12]}"
+    report = assemble(config, all_, stages, command)
+    if config.registry is None:
+        write_report(report, out)
+        return Released(out, None, show(report))
+    uri, model = config.exec.tracking_uri, config.registry.model
+    tracking.initialise(uri, run.store)
+    bundle = all_.judged.index.path / "bundle"
+    version = registry.find_version(uri, model, manifest_sha256(bundle))
+    if version is None:
+        gates = _judge(config, report, bundle, uri)
+    else:  # decided before: show what it was decided by
+        report = _earlier(out, report)
+        gates = None
+    try:
+        if version is None:
+            _verdict(report, model, None, gates or ())
+            write_report(report, out)
+            run_id = _record(config, all_, stages, out, uri)
+            version = registry.register(uri, model, bundle, run_id, _tags(all_))
+        released = registry.promote(uri, model, version, gates=gates)
+        report["verdict"] |= {"promoted": True, "version": version, "text": f"serves as {released.alias}"}
+    except GateRejected as refusal:
+        text = "registered, but not promoted"
+        reasons = refusal.reasons or report["verdict"]["reasons"]
+        report["verdict"] |= {"promoted": False, "version": version, "text": text, "reasons": reasons}
+        report["verdict"]["model"] = model
+        write_report(report, out)
+        what = f"{model} version {version} is registered, but its gates refuse it"
+        raise GateRejected(what, reasons=reasons, fix=f"read {out / 'report.html'}") from refusal
+    write_report(report, out)
+    tracking.log_report(uri, released.run_id, out)
+    return Released(out, released, show(report))
+
+
+def assemble(
+    config: Config, all_: Everything, stages: Sequence[Mapping[str, Any]], command: str
+) -> dict[str, Any]:
+    """Return the report of what was measured, without a verdict."""
+    quality = read_json(all_.evaluated, "quality.json")
+    timed = read_json(all_.timed, "latency.json")
+    index = read_json(all_.judged.index, "index.json")
+    lint = read_json(all_.data.divided, "lint.json")
+    judged = all_.judged
+    curves = {"scratch": judged.scratch[0].artifact, "student": judged.student[0].artifact}
+    if hasattr(judged.teacher, "artifact"):
+        curves = {"teacher": judged.teacher.artifact} | curves
+    split_facts = dict(all_.data.divided.manifest.facts)
+    environment_ = timed["latency_environment"]
+    warnings = [environment_["warning"]] if environment_.get("warning") else []
+    warnings += _warnings(quality, index)
+    return {
+        "schema_version": 1,
+        "name": config.name,
+        "created_at": all_.timed.manifest.created_at,
+        "verdict": {"promoted": None, "text": "no registry is configured", "reasons": [], "model": None},
+        "headline": {"metric": config.report.metrics[0], "k": config.report.k[0]},
+        "quality": quality["quality"],
+        "gap_closed": quality["gap_closed"],
+        "student_minus_scratch": quality["student_minus_scratch"],
+        "latency": timed["latency"],
+        "latency_environment": environment_,
+        "index": dict(index),
+        "gates": [],
+        "data": {
+            "ingest": dict(all_.data.ingested.manifest.facts),
+            "split": split_facts | ({"lint": lint} if isinstance(lint, list) else dict(lint)),
+            "evaluated": {"users": quality["users"], "users_without_test": quality["users_without_test"]},
+        },
+        "curves": {name: _curve(artifact) for name, artifact in curves.items()},
+        "environment": environment(),
+        "command": command,
+        "config": config.model_dump(mode="json", exclude={"exec"}),
+        "stages": [dict(row) for row in stages],
+        "warnings": warnings,
+    }
+
+
+def show(report: Mapping[str, Any]) -> str:
+    """Return the report as tables for a terminal, in colour where it has any."""
+    import sys
+
+    from rich.console import Console
+
+    from pipelines.show import print_report
+
+    text = StringIO()
+    print_report(report, Console(file=text, force_terminal=sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120))
+    return text.getvalue()
+
+
+def _curve(artifact: Artifact) -> list[dict[str, Any]]:
+    points = read_json(artifact, "curve.json")
+    return [
+        {
+            "step": point["step"],
+            "loss": sum(v for k, v in point.items() if k not in ("step", "valid")),
+            "valid": point["valid"],
+        }
+        for point in points
+    ]
+
+
+def _warnings(quality: Mapping[str, Any], index: Mapping[str, Any]) -> list[str]:
+    found = []
+    for row in quality["student_minus_scratch"]:
+        if not row["low"] > 0:
+            found.append(
+                f"the student's {row['metric']}@{row['k']} is not surely above scratch: the difference is "
+                f"{row['difference']:.4f}, between {row['low']:.4f} and {row['high']:.4f}"
+            )
+    for row in quality["gap_closed"]:
+        if row["share"] is None or math.isnan(row["share"]):
+            found.append(f"the teacher's {row['metric']}@{row['k']} is not surely above scratch: it has little to teach")
+    if not index.get("reached", True):
+        found.append("the index misses index.min_recall: name another factory, or accept a lower recall")
+    return found
+
+
+def _judge(config: Config, report: dict[str, Any], bundle: Path, uri: str) -> tuple[Any, ...]:
+    """Return the gates' verdicts, with the champion timed beside the candidate in one run."""
+    assert config.registry is not None
+    from recdistill.latency import Target, measure
+
+    model = config.registry.model
+    serving = registry.champion(uri, model)
+    theirs = registry.champion_report(uri, model) if serving else None
+    if serving:
+        targets = [Target(label="student@index", bundle=bundle), Target(label="champion@index", bundle=serving[1])]
+        rows, environment_ = measure(targets, k=config.report.k[0])
+        report["latency"] = rows + [r for r in report["latency"] if r["model"] != "student@index"]
+        report["latency_environment"] = environment_
+    gates = judge(config.registry.gates, report, theirs)
+    report["gates"] = [asdict(g) for g in gates]
+    return gates
+
+
+def _verdict(report: dict[str, Any], model: str, version: int | None, gates: Sequence[Any]) -> None:
+    failed = [g.reason for g in gates if not g.passed]
+    report["verdict"] = {
+        "promoted": not failed,
+        "text": "passed its gates" if not failed else "registered, but not promoted",
+        "reasons": failed,
+        "model": model,
+        "version": version,
+    }
+
+
+def _earlier(out: Path, report: dict[str, Any]) -> dict[str, Any]:
+    """Return `report` with the verdict, gates and latency that an earlier run of the same bundle left in `out`."""
+    if not (out / "report.json").is_file():
+        return report
+    before = read_report(out)
+    kept = ("verdict", "gates", "latency", "latency_environment")
+    return report | {name: before[name] for name in kept}
+
+
+def _tags(all_: Everything) -> dict[str, str | None]:
+    judged = all_.judged
+    return {
+        "recdistill.teacher": judged.inputs().get("teacher") or judged.inputs().get("labels"),
+        "recdistill.data": all_.data.divided.fingerprint,
+        "recdistill.evaluated": all_.evaluated.fingerprint,
+    }
+
+
+def _record(
+    config: Config, all_: Everything, stages: Sequence[Mapping[str, Any]], out: Path, uri: str
+) -> str:
+    ingest = all_.data.ingested.manifest.facts
+    return tracking.record(
+        uri,
+        f"recdistill/{config.name}",
+        config.name,
+        _stage_runs(config, all_, stages),
+        {"name": config.name, "digest": all_.data.divided.fingerprint, "rows": int(ingest["rows"])},
+        out,
+    )
+
+
+def _stage_runs(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any]]) -> list[tracking.StageRun]:
+    """Return a child run for each stage, with the part of the config it read and the numbers it left."""
+    sections = {
+        "ingest": config.log,
+        "split": config.split,
+        "teacher": config.teacher,
+        "scratch": config.student,
+        "student": config.student,
+        "labels": config.labels,
+        "index": config.index,
+        "evaluate": config.report,
+    }
+    quality = read_json(all_.evaluated, "quality.json")["quality"]
+    latency = read_json(all_.timed, "latency.json")["latency"]
+    metrics: dict[str, dict[str, float]] = {
+        "evaluate": {
+            f"{r['model'].replace('@', '_')}_{r['metric']}_at_{r['k']}": r["value"]
+            for r in quality
+            if r["slice"] == "all"
+        },
+        "latency": {
+            f"{r['model'].replace('@', '_')}_{name}": r[name]
+            for r in latency
+            if r["part"] == "total"
+            for name in ("p50_ms", "p95_ms", "p99_ms")
+        },
+    }
+    runs: list[tracking.StageRun] = []
+    for row in stages:
+        kind = str(row["stage"]).split("-")[0]
+        section = sections.get(kind)
+        runs.append(
+            {
+                "stage": str(row["stage"]),
+                "fingerprint": str(row["fingerprint"]),
+                "seconds": float(row["seconds"]),
+                "params": {} if section is None else section.model_dump(mode="json"),
+                "metrics": metrics.get(kind, {}),
+            }
+        )
+    return runs

@@ -1,0 +1,151 @@
+"""Quality of every model on the held-out part: metrics with paired bootstrap intervals, slices, gap closed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recdistill.metrics import METRICS, Values, bootstrap, coverage, hits, interval, relevant
+from recdistill.types import Dataset, Int, Interactions, MetricRow
+
+Lists = Mapping[str, Sequence[Int]]
+"""Model -> for each seed its lists over the evaluated users, [n,K] items, -1 where shorter."""
+
+
+def merge(first: Interactions, second: Interactions) -> Interactions:
+    """Return both parts as one, each user's interactions by time where they have any."""
+    users = np.concatenate([first.users(), second.users()])
+    items = np.concatenate([first.items, second.items])
+    times = None
+    if first.times is not None and second.times is not None:
+        times = np.concatenate([first.times, second.times])
+    # A stable sort keeps what is in `first` before what is in `second` where times are equal or there are none.
+    order = np.lexsort((times, users)) if times is not None else np.argsort(users, kind="stable")
+    return Interactions(
+        indptr=first.indptr + second.indptr, items=items[order], times=None if times is None else times[order]
+    )
+
+
+def popularity_lists(dataset: Dataset, users: Int, k: int, seen: Interactions) -> Int:
+    """Return each user's `k` most popular unseen items by training count, ties by row: the baseline to beat."""
+    from recdistill.topk import exact_topk
+
+    count = np.bincount(dataset.train.items, minlength=dataset.num_items).astype(np.float32)[:, None]
+    return exact_topk(np.ones((dataset.num_users, 1), np.float32), count, k, seen=seen, rows=users).items.numpy()
+
+
+def evaluate(
+    lists: Lists,
+    dataset: Dataset,
+    users: Int,
+    *,
+    k: Sequence[int],
+    metrics: Sequence[str],
+    slices: Sequence[str],
+    times: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return `quality`, `gap_closed` and `student_minus_scratch` as rows of a report.
+
+    A user's value is its mean over the seeds of a model; intervals are over users, all models on the same resamples.
+    Users without anything to find in a slice are left out of it.
+    """
+    quality: list[dict[str, Any]] = []
+    gaps: list[dict[str, Any]] = []
+    differences: list[dict[str, Any]] = []
+    ranking = [m for m in metrics if m in METRICS]
+    for name, truth in _slices(dataset, slices):
+        count = relevant(truth, users)
+        kept = count > 0
+        if not kept.any():
+            continue
+        found = {
+            model: [hits(seed_lists[kept], truth, users[kept]) for seed_lists in seeds]
+            for model, seeds in lists.items()
+        }
+        for metric in ranking:
+            for depth in k:
+                values = {m: [METRICS[metric](h, count[kept], depth) for h in seeds] for m, seeds in found.items()}
+                means = {m: np.mean(seeds, axis=0) for m, seeds in values.items()}
+                resampled = dict(zip(means, bootstrap(np.stack(list(means.values()), 1), times, seed).T, strict=True))
+                for model, value in means.items():
+                    low, high = interval(resampled[model])
+                    spread = float(np.std([v.mean() for v in values[model]], ddof=1)) if len(values[model]) > 1 else None
+                    row = MetricRow(
+                        model=model,
+                        metric=metric,
+                        k=depth,
+                        slice=name,
+                        value=float(value.mean()),
+                        low=low,
+                        high=high,
+                        seed_spread=spread,
+                    )
+                    quality.append(asdict(row))
+                if name == "all" and "scratch" in means and "student" in means:
+                    place = {"metric": metric, "k": depth}
+                    differences.append(place | _difference(means, resampled) | {"seeds": len(lists["student"])})
+                    if "teacher" in means:
+                        gaps.append(place | _gap(means, resampled))
+    if "coverage" in metrics:
+        quality += [_coverage(model, seeds, dataset, depth) for depth in k for model, seeds in lists.items()]
+    return {
+        "quality": quality,
+        "gap_closed": gaps,
+        "student_minus_scratch": differences,
+        "users": len(users),
+        "users_without_test": dataset.num_users - int((np.diff(dataset.test.indptr) > 0).sum()),
+    }
+
+
+def _difference(means: Mapping[str, Values], resampled: Mapping[str, Values]) -> dict[str, float]:
+    low, high = interval(resampled["student"] - resampled["scratch"])
+    return {"difference": float(means["student"].mean() - means["scratch"].mean()), "low": low, "high": high}
+
+
+def _gap(means: Mapping[str, Values], resampled: Mapping[str, Values]) -> dict[str, float]:
+    """Return (student - scratch) / (teacher - scratch); NaN where the teacher is not surely above scratch.
+
+    Where the denominator may be 0 or less, a ratio says nothing: its interval would reach to infinity.
+    """
+    whole = resampled["teacher"] - resampled["scratch"]
+    if np.quantile(whole, 0.025) <= 0:
+        return {"share": math.nan, "low": math.nan, "high": math.nan}
+    low, high = interval((resampled["student"] - resampled["scratch"]) / whole)
+    gained, all_of_it = (means[m].mean() - means["scratch"].mean() for m in ("student", "teacher"))
+    return {"share": float(gained / all_of_it), "low": low, "high": high}
+
+
+def _coverage(model: str, seeds: Sequence[Int], dataset: Dataset, k: int) -> dict[str, Any]:
+    value = float(np.mean([coverage(lists, dataset.num_items, k) for lists in seeds]))
+    row = MetricRow(model=model, metric="coverage", k=k, slice="all", value=value, low=value, high=value)
+    return asdict(row)
+
+
+def _slices(dataset: Dataset, wanted: Sequence[str]) -> Iterator[tuple[str, Interactions]]:
+    """Yield (name, the part of the truth that belongs to it); `all` first."""
+    yield "all", dataset.test
+    if "popularity" in wanted:
+        # Three groups of items that hold as many training interactions each, so that none is empty of evidence.
+        count = np.bincount(dataset.train.items, minlength=dataset.num_items)
+        order = np.argsort(-count, kind="stable")
+        group = np.empty(dataset.num_items, np.int64)
+        group[order] = np.minimum(3 * (np.cumsum(count[order]) - count[order]) // max(count.sum(), 1), 2)
+        for g, name in enumerate(("head", "middle", "tail")):
+            yield f"popularity:{name}", _only(dataset.test, group[dataset.test.items] == g)
+    if "activity" in wanted:
+        order = np.argsort(np.diff(dataset.train.indptr), kind="stable")
+        for name, part in zip(("low", "medium", "high"), np.array_split(order, 3), strict=True):
+            member = np.zeros(dataset.num_users, bool)
+            member[part] = True
+            yield f"activity:{name}", _only(dataset.test, member[dataset.test.users()])
+
+
+def _only(truth: Interactions, keep: NDArray[np.bool_]) -> Interactions:
+    counts = np.bincount(truth.users()[keep], minlength=truth.num_users)
+    return Interactions(indptr=np.concatenate([[0], np.cumsum(counts)]), items=truth.items[keep])

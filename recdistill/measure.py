@@ -1,0 +1,312 @@
+"""What the stages after training do with models: label, index and bundle, evaluate, time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from recdistill.distill.spec import LabelsSpec
+from recdistill.models.spec import ExternalSpec, RankerSpec
+from recdistill.report import ReportSpec
+from recdistill.types import Artifact, Dataset, Int, Interactions, Log
+
+if TYPE_CHECKING:
+    from recdistill.ann import IndexSpec
+    from recdistill.data.sequences import Sequences
+    from recdistill.stages import Fitted
+
+EVALUATED_PAIRS = 100_000_000  # of a ranker over a catalogue; beyond it the users are sampled, seeded
+LATENCY_QUERIES = 2000
+TEACHER_QUERIES = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The models of one run, side by side."""
+
+    teacher: Fitted | ExternalSpec
+    scratch: Sequence[Fitted]
+    student: Sequence[Fitted]
+    labels: Artifact | None
+    index: Artifact
+    candidates: LabelsSpec
+
+    def inputs(self) -> dict[str, str]:
+        """Return the fingerprints that a measurement of all of them depends on."""
+        found = {f"scratch-{i}": m.artifact.fingerprint for i, m in enumerate(self.scratch)}
+        found |= {f"student-{i}": m.artifact.fingerprint for i, m in enumerate(self.student)}
+        if not isinstance(self.teacher, ExternalSpec):
+            found["teacher"] = self.teacher.artifact.fingerprint
+        if self.labels is not None:
+            found["labels"] = self.labels.fingerprint
+        return found | {"index": self.index.fingerprint}
+
+
+def label_data(
+    dataset: Dataset,
+    teacher: Fitted | ExternalSpec,
+    scratch: Fitted,
+    spec: LabelsSpec,
+    out: Path,
+    version: str,
+    log: Log,
+) -> dict[str, Any]:
+    """Write the label store of `teacher` to `out` and return its facts; `version` is what it was made from."""
+    from recdistill.data.sequences import Sequences
+    from recdistill.external import external_lister
+    from recdistill.teachers import write_labels
+
+    seen = dataset.train if spec.exclude_seen else None
+    kind = "external" if isinstance(teacher, ExternalSpec) else teacher.spec.kind
+    facts = {"teacher": kind, "teacher_version": version, "space": "logit", "exclude_seen": spec.exclude_seen}
+    if isinstance(teacher, ExternalSpec):
+        lister, joined = external_lister(teacher, dataset, spec.depth, seen)
+        return write_labels(out, lister, dataset, spec.depth, facts | {"joined": joined}, log)
+    sequences = Sequences.of(dataset.train)
+    lister = _lister(dataset, teacher, scratch, spec, spec.depth, sequences, seen)
+    return write_labels(out, lister, dataset, spec.depth, facts, log)
+
+
+def _lister(
+    dataset: Dataset,
+    teacher: Fitted,
+    scratch: Fitted,
+    spec: LabelsSpec,
+    depth: int,
+    sequences: Sequences,
+    seen: Interactions | None,
+) -> Any:
+    from recdistill.models.build import history_length
+    from recdistill.models.ranker import Ranker
+    from recdistill.scoring import scaled, vectors
+    from recdistill.teachers import chooser, encoder_lister, ranker_lister
+    from recdistill.train import load
+
+    model, history = load(teacher.spec, dataset, teacher.artifact.path), history_length(teacher.spec)
+    if not isinstance(model, Ranker):
+        found = vectors(model, dataset, sequences, history)
+        return encoder_lister(*scaled(found, model.temperature), depth, seen)
+    near = None
+    if spec.candidates is not None and spec.candidates.ann:
+        finder = load(scratch.spec, dataset, scratch.artifact.path)
+        found = vectors(finder, dataset, sequences, history_length(scratch.spec))
+        near = found.users, found.items
+    choose = chooser(spec.candidates, dataset, near, dataset.train if seen is None else seen)
+    return ranker_lister(model, dataset, depth, sequences=sequences, history=history, seen=seen, choose=choose)
+
+
+def index_student(dataset: Dataset, student: Fitted, spec: IndexSpec, out: Path, fingerprint: str) -> dict[str, Any]:
+    """Write flat.faiss and the bundle of `student` to `out`; returns the index's facts.
+
+    What serves knows everything up to the test part: default histories hold train and validation items.
+    """
+    from safetensors.numpy import load_file
+
+    from recdistill.ann import build_index
+    from recdistill.bundle import write_bundle
+    from recdistill.data.sequences import Sequences
+    from recdistill.evaluate import merge
+    from recdistill.models.build import history_length
+    from recdistill.models.encoders import TwoTower
+    from recdistill.scoring import vectors
+    from recdistill.train import load
+
+    model, length = load(student.spec, dataset, student.artifact.path), history_length(student.spec)
+    known = merge(dataset.train, dataset.valid)
+    found = vectors(model, dataset, Sequences.of(known), length)
+    facts = build_index(found.items, found.users, spec, out)
+    weights = load_file(student.artifact.path / "weights.safetensors")
+    trained = np.bincount(dataset.train.items, minlength=dataset.num_items) > 0
+    query = {"user": weights["user.weight"] * (np.diff(dataset.train.indptr) > 0)[:, None]}
+    histories = None
+    if isinstance(model, TwoTower):
+        query["history"] = weights["item.weight"] * trained[:, None]
+        query |= {name: value for name, value in weights.items() if name.startswith("layers.")}
+        last = Sequences.of(known).latest(_rows(dataset.num_users), length).numpy()
+        histories = [row[row >= 0] for row in last]
+    meta = {
+        "kind": student.spec.kind,
+        "space": model.space,
+        "dim": int(found.items.shape[1]),
+        "num_users": dataset.num_users,
+        "num_items": dataset.num_items,
+    } | ({"history": length} if length else {})
+    popular = np.argsort(-np.bincount(known.items, minlength=dataset.num_items), kind="stable").astype(np.int64)
+    times = [int(part.times.max()) for part in (dataset.train, dataset.valid) if part.times is not None and len(part)]
+    write_bundle(
+        out / "bundle",
+        query=query,
+        query_meta=meta,
+        user_ids=dataset.user_ids,
+        item_ids=dataset.item_ids,
+        histories=histories,
+        popular=popular,
+        index_dir=out,
+        facts={"fingerprint": fingerprint, "data_end": _iso(max(times)) if times else None},
+    )
+    return facts
+
+
+def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path, log: Log) -> dict[str, Any]:
+    """Write quality.json for every model of the run to `out`; returns the head numbers.
+
+    At test time a model may read, and never recommends, what the user did in train and validation.
+    """
+    from recdistill.data.sequences import Sequences
+    from recdistill.evaluate import evaluate, merge, popularity_lists
+    from recdistill.models.build import history_length
+    from recdistill.scoring import recommend
+    from recdistill.store import write_text
+    from recdistill.train import load
+
+    seen = merge(dataset.train, dataset.valid)
+    sequences, depth = Sequences.of(seen), max(report.k)
+    users = _evaluated(dataset, ranker=not isinstance(judged.teacher, ExternalSpec) and _ranks(judged.teacher))
+
+    def of(fitted: Fitted) -> Int:
+        model, history = load(fitted.spec, dataset, fitted.artifact.path), history_length(fitted.spec)
+        return recommend(model, dataset, users, depth, sequences=sequences, history=history, seen=seen)
+
+    done, total = 0, 3 + len(judged.scratch) + len(judged.student)
+
+    def tick(name: str) -> None:
+        nonlocal done
+        done += 1
+        log(f"evaluate {name}", done, total, {})
+
+    lists: dict[str, list[Int]] = {}
+    teacher = _teacher_lists(dataset, judged, users, depth, sequences, seen)
+    if teacher is not None:
+        lists["teacher"] = [teacher]
+    tick("teacher")
+    for name, models in (("scratch", judged.scratch), ("student", judged.student)):
+        lists[name] = []
+        for fitted in models:
+            lists[name].append(of(fitted))
+            tick(name)
+    lists["student@index"] = [_index_lists(dataset, judged, users, depth, sequences, seen)]
+    tick("student@index")
+    lists["popularity"] = [popularity_lists(dataset, users, depth, seen)]
+    tick("popularity")
+    quality = evaluate(
+        lists,
+        dataset,
+        users,
+        k=report.k,
+        metrics=report.metrics,
+        slices=report.slices,
+        times=report.bootstrap,
+        seed=report.seed,
+    )
+    write_text(out / "quality.json", json.dumps(quality, indent=1))
+    return {"users": quality["users"], "users_without_test": quality["users_without_test"]}
+
+
+def _teacher_lists(
+    dataset: Dataset, judged: Judged, users: Int, depth: int, sequences: Sequences, seen: Interactions
+) -> Int | None:
+    """Return the teacher's lists at test time; those of an external teacher are the labels it gave, less what is seen."""
+    from recdistill.labels import open_labels
+
+    if not isinstance(judged.teacher, ExternalSpec):
+        lister = _lister(dataset, judged.teacher, judged.scratch[0], judged.candidates, depth, sequences, seen)
+        return lister(users).items.numpy()
+    if judged.labels is None:
+        return None
+    items, _ = open_labels(judged.labels.path).take(users)
+    return _drop_seen(items, users, seen, dataset.num_items)[:, :depth]
+
+
+def _index_lists(
+    dataset: Dataset, judged: Judged, users: Int, depth: int, sequences: Sequences, seen: Interactions
+) -> Int:
+    """Return the served student's lists as the approximate index finds them, asking for as many more as are seen."""
+    from recdistill.ann import read_facts, search
+    from recdistill.models.build import history_length
+    from recdistill.scoring import vectors
+    from recdistill.train import load
+
+    served = judged.student[0]
+    model = load(served.spec, dataset, served.artifact.path)
+    queries = vectors(model, dataset, sequences, history_length(served.spec)).users[users]
+    extra = np.diff(seen.indptr)[users]
+    found = np.full((len(users), depth), -1, np.int64)
+    params = read_facts(judged.index.path)["params"]
+    need = np.minimum(depth + 2 ** np.ceil(np.log2(np.maximum(extra, 1))).astype(np.int64), dataset.num_items)
+    for width in np.unique(need):  # users who have seen about as much share a search
+        at = np.flatnonzero(need == width)
+        _, items = search(judged.index.path / "index.faiss", queries[at], int(width), params)
+        found[at] = _drop_seen(items, users[at], seen, dataset.num_items)[:, :depth]
+    return found
+
+
+def _drop_seen(items: Int, users: Int, seen: Interactions, num_items: int) -> Int:
+    """Return `items` [n,K] without what each user has seen, what is left moved up, -1 at the end."""
+    keys = np.sort(seen.users() * num_items + seen.items)
+    wanted = users[:, None] * num_items + items
+    at = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
+    gone = (items < 0) | ((keys[at] == wanted) if len(keys) else False)
+    order = np.argsort(gone, axis=1, kind="stable")
+    return np.take_along_axis(np.where(gone, -1, items), order, axis=1)
+
+
+def time_all(ingested: Path, divided: Path, judged: Judged, k: int) -> dict[str, Any]:
+    """Return `latency` rows and their environment: the student over both indexes, and the teacher unless external."""
+    from recdistill.latency import Target, measure
+    from recdistill.teacher_latency import Request, measure_teacher
+
+    at = judged.index.path
+    targets = [
+        Target(label="student@index", bundle=at / "bundle"),
+        Target(label="student@flat", bundle=at / "bundle", index=at / "flat.faiss"),
+    ]
+    rows, environment = measure(targets, k=k, queries=LATENCY_QUERIES)
+    if not isinstance(judged.teacher, ExternalSpec):
+        scratch, spec = judged.scratch[0], judged.candidates.candidates
+        request = Request(
+            ingested=str(ingested.absolute()),
+            divided=str(divided.absolute()),
+            model=str(judged.teacher.artifact.path.absolute()),
+            spec=judged.teacher.spec.model_dump(mode="json"),
+            candidates=None if spec is None else spec.model_dump(mode="json"),
+            scratch=str(scratch.artifact.path.absolute()) if spec is not None else None,
+            scratch_spec=scratch.spec.model_dump(mode="json"),
+            k=k,
+            queries=TEACHER_QUERIES,
+        )
+        rows.append(measure_teacher(request))
+    return {"latency": rows, "latency_environment": environment}
+
+
+def read_json(artifact: Artifact, name: str) -> Mapping[str, Any]:
+    """Return a JSON file of an artifact."""
+    return json.loads((artifact.path / name).read_text(encoding="utf-8"))
+
+
+def _ranks(teacher: Fitted) -> bool:
+    return isinstance(teacher.spec, RankerSpec)
+
+
+def _evaluated(dataset: Dataset, *, ranker: bool) -> Int:
+    users = np.flatnonzero(np.diff(dataset.test.indptr))
+    limit = EVALUATED_PAIRS // max(dataset.num_items, 1)
+    if not ranker or len(users) <= limit:
+        return users
+    return np.sort(np.random.Generator(np.random.Philox(13)).choice(users, limit, replace=False))
+
+
+def _rows(n: int) -> Any:
+    import torch
+
+    return torch.arange(n)
+
+
+def _iso(microseconds: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,206 @@
+"""The stages as artifacts: the only code that knows both the algorithms and the store.
+
+Each function names its step (what it is, its config, its inputs) and says how to work it out; the store decides
+whether that is needed. Nothing outside `work` reads an artifact, so a run that only plans walks the same lines.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recdistill import store
+from recdistill.ann import IndexSpec
+from recdistill.data.features import FeaturesSpec, digest_features
+from recdistill.data.ingest import ingest as ingest_log
+from recdistill.data.log import LogSpec, digest
+from recdistill.data.split import SplitSpec
+from recdistill.data.split import split as split_log
+from recdistill.distill.spec import LabelsSpec, TermSpec
+from recdistill.models.spec import ExternalSpec, MFSpec, RankerSpec, TrainSpec, TwoTowerSpec
+from recdistill.report import ReportSpec
+from recdistill.store import Step, write_text
+from recdistill.types import Artifact, Log, Manifest, quiet
+from recdistill.world import World
+
+if TYPE_CHECKING:  # torch is a second of start-up that a plan can do without
+    from recdistill.config import ExecSpec
+    from recdistill.measure import Judged
+
+ModelSpec = MFSpec | TwoTowerSpec | RankerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Where results go, who computes them, who watches; what every stage takes last."""
+
+    store: Path
+    world: World = field(default_factory=World)
+    log: Log = quiet
+    dry: bool = False  # name every artifact, build none
+
+    def build(self, step: Step, work: store.Work) -> Artifact:
+        """Return the artifact of `step`, found or built."""
+        path = store.directory(self.store, step)
+        if self.dry:
+            state = store.state(self.store, step)
+            stub = Manifest(
+                format=store.FORMAT,
+                stage=step.stage,
+                version=step.version,
+                fingerprint=step.fingerprint,
+                config={},
+                inputs={},
+                files={},
+                facts={"state": state},
+                env={},
+                created_at="",
+                seconds=0.0,
+            )
+            return Artifact(path=path, manifest=stub, hit=state == "hit")
+        self.log(step.stage, 0, 0, {})
+        return store.build(self.store, self.world, step, work)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The two artifacts that a dataset is read from."""
+
+    ingested: Artifact
+    divided: Artifact
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Return the fingerprints that a stage over this data depends on."""
+        return {"ingest": self.ingested.fingerprint, "split": self.divided.fingerprint}
+
+    def read(self) -> Any:
+        """Return the Dataset."""
+        from recdistill.data.dataset import read_dataset
+
+        return read_dataset(self.ingested.path, self.divided.path)
+
+
+def ingest(log: LogSpec, features: FeaturesSpec | None, run: Run) -> Artifact:
+    """Log and feature tables -> validated rows over dense ids. Their contents are hashed, not their paths."""
+    tables = {} if features is None else features.model_dump(exclude={"users": {"path"}, "items": {"path"}})
+    config = {"log": log.model_dump(exclude={"path"}), "features": tables}
+    inputs = run.world.share(lambda: {"log": digest(log), "features": digest_features(features)})
+    now = datetime.now(UTC)
+    return run.build(Step("ingest", 1, config, inputs), lambda out: ingest_log(log, features, out, now=now))
+
+
+def split(ingested: Artifact, spec: SplitSpec, run: Run) -> Data:
+    """Rows -> train, valid, test."""
+    step = Step("split", 1, spec, {"ingest": ingested.fingerprint})
+    return Data(ingested, run.build(step, lambda out: split_log(ingested.path, spec, out)))
+
+
+def fit(
+    data: Data,
+    model: ModelSpec,
+    train: TrainSpec,
+    how: ExecSpec,
+    run: Run,
+    *,
+    name: str,
+    labels: Artifact | None = None,
+    terms: Sequence[TermSpec] = (),
+) -> Artifact:
+    """Data -> a trained model: teacher and scratch student without terms, the student with them."""
+    settings = train.model_dump(exclude=set() if terms else {"list_users"})
+    config = {"model": model, "train": settings, "distill": list(terms)}
+    inputs = data.inputs | ({"labels": labels.fingerprint} if labels is not None and terms else {})
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from recdistill.labels import open_labels
+        from recdistill.train import fit as fit_model
+
+        return fit_model(
+            data.read(),
+            model,
+            train,
+            out,
+            name=name,
+            world=run.world,
+            log=run.log,
+            layout=how.tables,
+            checkpoint_every=how.checkpoint_every,
+            labels=open_labels(labels.path) if labels is not None and terms else None,
+            terms=terms,
+        )
+
+    return run.build(Step("fit", 1, config, inputs, resumes=True, collective=True), work)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A model and what it was made from, so that a later stage can load it."""
+
+    spec: ModelSpec
+    artifact: Artifact
+
+
+def label(
+    data: Data, teacher: Fitted | ExternalSpec, scratch: Fitted, spec: LabelsSpec, run: Run
+) -> Artifact:
+    """Teacher -> its ranked lists. A ranker's candidates come from the scratch student, the retrieval it stands behind."""
+    inputs = dict(data.inputs)
+    config: dict[str, Any] = {"labels": spec}
+    if isinstance(teacher, ExternalSpec):
+        from recdistill.data.files import digest_table
+
+        config["external"] = teacher.model_dump(exclude={"path"})
+        inputs["teacher"] = run.world.share(lambda: digest_table(teacher.path, "parquet"))
+    else:
+        inputs["teacher"] = teacher.artifact.fingerprint
+        if isinstance(teacher.spec, RankerSpec) and spec.candidates is not None and spec.candidates.ann:
+            inputs["scratch"] = scratch.artifact.fingerprint
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from recdistill.measure import label_data
+
+        return label_data(data.read(), teacher, scratch, spec, out, inputs["teacher"], run.log)
+
+    return run.build(Step("labels", 1, config, inputs, resumes=True), work)
+
+
+def index(data: Data, student: Fitted, spec: IndexSpec, run: Run) -> Artifact:
+    """Student -> the bundle that is served: query side, ids, FAISS index; and the exact index beside it."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from recdistill.measure import index_student
+
+        return index_student(data.read(), student, spec, out, step.fingerprint)
+
+    step = Step("index", 1, spec, data.inputs | {"student": student.artifact.fingerprint})
+    return run.build(step, work)
+
+
+def evaluate(data: Data, judged: Judged, report: ReportSpec, run: Run) -> Artifact:
+    """Every model -> quality on the test part, with intervals."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from recdistill.measure import evaluate_all
+
+        return evaluate_all(data.read(), judged, report, out, run.log)
+
+    return run.build(Step("evaluate", 1, report, data.inputs | judged.inputs()), work)
+
+
+def latency(data: Data, judged: Judged, k: int, run: Run) -> Artifact:
+    """Bundle and teacher -> service times of the same answer, each in a process of its own."""
+
+    def work(out: Path) -> Mapping[str, Any]:
+        from recdistill.measure import time_all
+
+        measured = time_all(data.ingested.path, data.divided.path, judged, k)
+        write_text(out / "latency.json", json.dumps(measured, indent=1, sort_keys=True))
+        return {}
+
+    inputs = data.inputs | {n: f for n, f in judged.inputs().items() if n in ("index", "teacher", "labels")}
+    return run.build(Step("latency", 1, {"k": k}, inputs), work)
