@@ -12,8 +12,8 @@ from recdistill import stages
 from recdistill.config import Config
 from recdistill.errors import ConfigError, RecdistillError, StageError
 from recdistill.measure import Judged
-from recdistill.models.spec import ExternalSpec
-from recdistill.stages import Data, Fitted, Run
+from recdistill.models.spec import ExternalSpec, Fitted
+from recdistill.stages import Data, Run
 from recdistill.types import Artifact, Release
 
 NAMES = ("ingest", "split", "scratch", "teacher", "labels", "student", "index", "evaluate", "latency", "promote")

@@ -15,6 +15,7 @@ from recdistill.config import Config
 from recdistill.errors import GateRejected
 from recdistill.gates import judge
 from recdistill.measure import read_json
+from recdistill.models.spec import ExternalSpec
 from recdistill.report import read_report, write_report
 from recdistill.stages import Run
 from recdistill.store import environment
@@ -33,9 +34,7 @@ class Released:
     shown: str
 
 
-def release(
-    config: Config, run: Run, all_: Everything, stages: Sequence[Mapping[str, Any]], command: str
-) -> Released:
+def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping[str, Any]], command: str) -> Released:
     """Write the report; register the bundle, judge it by the gates and promote it, if the config names a registry.
 
     A bundle that is registered already keeps its version and its verdict. Raises GateRejected, after the report
@@ -76,18 +75,16 @@ def release(
     return Released(out, released, show(report))
 
 
-def assemble(
-    config: Config, all_: Everything, stages: Sequence[Mapping[str, Any]], command: str
-) -> dict[str, Any]:
+def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any]], command: str) -> dict[str, Any]:
     """Return the report of what was measured, without a verdict."""
     quality = read_json(all_.evaluated, "quality.json")
     timed = read_json(all_.timed, "latency.json")
     index = read_json(all_.judged.index, "index.json")
     lint = read_json(all_.data.divided, "lint.json")
     judged = all_.judged
-    curves = {"scratch": judged.scratch[0].artifact, "student": judged.student[0].artifact}
-    if hasattr(judged.teacher, "artifact"):
-        curves = {"teacher": judged.teacher.artifact} | curves
+    fitted = {"scratch": judged.scratch[0].artifact, "student": judged.student[0].artifact}
+    if not isinstance(judged.teacher, ExternalSpec):
+        fitted = {"teacher": judged.teacher.artifact} | fitted
     split_facts = dict(all_.data.divided.manifest.facts)
     environment_ = timed["latency_environment"]
     warnings = [environment_["warning"]] if environment_.get("warning") else []
@@ -110,7 +107,7 @@ def assemble(
             "split": split_facts | ({"lint": lint} if isinstance(lint, list) else dict(lint)),
             "evaluated": {"users": quality["users"], "users_without_test": quality["users_without_test"]},
         },
-        "curves": {name: _curve(artifact) for name, artifact in curves.items()},
+        "curves": {name: _curve(artifact) for name, artifact in fitted.items()},
         "environment": environment(),
         "command": command,
         "config": config.model_dump(mode="json", exclude={"exec"}),
@@ -128,7 +125,8 @@ def show(report: Mapping[str, Any]) -> str:
     from pipelines.show import print_report
 
     text = StringIO()
-    print_report(report, Console(file=text, force_terminal=sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120))
+    seen = sys.stdout.isatty()
+    print_report(report, Console(file=text, force_terminal=seen, width=None if seen else 120))
     return text.getvalue()
 
 
@@ -154,7 +152,9 @@ def _warnings(quality: Mapping[str, Any], index: Mapping[str, Any]) -> list[str]
             )
     for row in quality["gap_closed"]:
         if row["share"] is None or math.isnan(row["share"]):
-            found.append(f"the teacher's {row['metric']}@{row['k']} is not surely above scratch: it has little to teach")
+            found.append(
+                f"the teacher's {row['metric']}@{row['k']} is not surely above scratch: it has little to teach"
+            )
     if not index.get("reached", True):
         found.append("the index misses index.min_recall: name another factory, or accept a lower recall")
     return found
@@ -207,9 +207,7 @@ def _tags(all_: Everything) -> dict[str, str | None]:
     }
 
 
-def _record(
-    config: Config, all_: Everything, stages: Sequence[Mapping[str, Any]], out: Path, uri: str
-) -> str:
+def _record(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any]], out: Path, uri: str) -> str:
     ingest = all_.data.ingested.manifest.facts
     return tracking.record(
         uri,

@@ -55,52 +55,47 @@ def evaluate(
     A user's value is its mean over the seeds of a model; intervals are over users, all models on the same resamples.
     Users without anything to find in a slice are left out of it.
     """
-    quality: list[dict[str, Any]] = []
-    gaps: list[dict[str, Any]] = []
-    differences: list[dict[str, Any]] = []
-    ranking = [m for m in metrics if m in METRICS]
+    found: dict[str, list[dict[str, Any]]] = {"quality": [], "gap_closed": [], "student_minus_scratch": []}
     for name, truth in _slices(dataset, slices):
         count = relevant(truth, users)
         kept = count > 0
         if not kept.any():
             continue
-        found = {
-            model: [hits(seed_lists[kept], truth, users[kept]) for seed_lists in seeds]
-            for model, seeds in lists.items()
-        }
-        for metric in ranking:
+        hit = {m: [hits(each[kept], truth, users[kept]) for each in seeds] for m, seeds in lists.items()}
+        for metric in (m for m in metrics if m in METRICS):
             for depth in k:
-                values = {m: [METRICS[metric](h, count[kept], depth) for h in seeds] for m, seeds in found.items()}
-                means = {m: np.mean(seeds, axis=0) for m, seeds in values.items()}
-                resampled = dict(zip(means, bootstrap(np.stack(list(means.values()), 1), times, seed).T, strict=True))
-                for model, value in means.items():
-                    low, high = interval(resampled[model])
-                    spread = float(np.std([v.mean() for v in values[model]], ddof=1)) if len(values[model]) > 1 else None
-                    row = MetricRow(
-                        model=model,
-                        metric=metric,
-                        k=depth,
-                        slice=name,
-                        value=float(value.mean()),
-                        low=low,
-                        high=high,
-                        seed_spread=spread,
-                    )
-                    quality.append(asdict(row))
-                if name == "all" and "scratch" in means and "student" in means:
-                    place = {"metric": metric, "k": depth}
-                    differences.append(place | _difference(means, resampled) | {"seeds": len(lists["student"])})
-                    if "teacher" in means:
-                        gaps.append(place | _gap(means, resampled))
+                values = {m: [METRICS[metric](h, count[kept], depth) for h in seeds] for m, seeds in hit.items()}
+                _compare(found, values, {"metric": metric, "k": depth}, name, times, seed)
     if "coverage" in metrics:
-        quality += [_coverage(model, seeds, dataset, depth) for depth in k for model, seeds in lists.items()]
-    return {
-        "quality": quality,
-        "gap_closed": gaps,
-        "student_minus_scratch": differences,
-        "users": len(users),
-        "users_without_test": dataset.num_users - int((np.diff(dataset.test.indptr) > 0).sum()),
-    }
+        found["quality"] += [_coverage(model, seeds, dataset, depth) for depth in k for model, seeds in lists.items()]
+    without = dataset.num_users - int((np.diff(dataset.test.indptr) > 0).sum())
+    return {**found, "users": len(users), "users_without_test": without}
+
+
+def _compare(
+    found: Mapping[str, list[dict[str, Any]]],
+    values: Mapping[str, Sequence[Values]],
+    place: Mapping[str, Any],
+    name: str,
+    times: int,
+    seed: int,
+) -> None:
+    """Add the rows of one metric on one slice; `values` holds each model's values a user, [n] for each seed."""
+    means = {m: np.mean(seeds, axis=0) for m, seeds in values.items()}
+    resampled = dict(zip(means, bootstrap(np.stack(list(means.values()), 1), times, seed).T, strict=True))
+    for model, value in means.items():
+        low, high = interval(resampled[model])
+        seeds = [v.mean() for v in values[model]]
+        spread = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
+        row = MetricRow(
+            model=model, slice=name, value=float(value.mean()), low=low, high=high, seed_spread=spread, **place
+        )
+        found["quality"].append(asdict(row))
+    if name == "all" and "scratch" in means and "student" in means:
+        gain = {**place, **_difference(means, resampled), "seeds": len(values["student"])}
+        found["student_minus_scratch"].append(gain)
+        if "teacher" in means:
+            found["gap_closed"].append({**place, **_gap(means, resampled)})
 
 
 def _difference(means: Mapping[str, Values], resampled: Mapping[str, Values]) -> dict[str, float]:

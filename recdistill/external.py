@@ -14,7 +14,7 @@ from recdistill.types import Dataset, Int, Interactions
 
 
 def read_external(spec: ExternalSpec) -> pl.LazyFrame:
-    """Return an external teacher's rows as user_id, item_id, score; raises DataError if the file breaks its contract."""
+    """Return an external teacher's rows as user_id, item_id, score; DataError if the file breaks its contract."""
     path = spec.path
     frame = scan_table(path, format="parquet")
     require(frame, [spec.user, spec.item, spec.score], path)
@@ -41,7 +41,9 @@ def read_external(spec: ExternalSpec) -> pl.LazyFrame:
     return frame
 
 
-def external_lister(spec: ExternalSpec, dataset: Dataset, depth: int, seen: Interactions | None) -> tuple[Lister, dict]:
+def external_lister(
+    spec: ExternalSpec, dataset: Dataset, depth: int, seen: Interactions | None
+) -> tuple[Lister, dict[str, int]]:
     """Return the lists an external teacher's file gives, and how much of it joined the data's users and items.
 
     Raises DataError if the file breaks its contract or nothing of it joins.

@@ -149,7 +149,12 @@ def _value(metric: Metric, report: Mapping[str, Any], model: str) -> float:
         return math.nan if value is None else float(value)
     if metric.kind == "latency":
         rows = [r for r in report.get("latency", ()) if (r["model"], r["part"]) == (model, metric.part)]
-        return float(rows[0][metric.name]) if rows else math.nan
+        return _number(rows[0][metric.name]) if rows else math.nan
     key = (model, metric.name, metric.k, "all")
     rows = [r for r in report.get("quality", ()) if (r["model"], r["metric"], r["k"], r["slice"]) == key]
-    return float(rows[0]["value"]) if rows else math.nan
+    return _number(rows[0]["value"]) if rows else math.nan
+
+
+def _number(value: float | None) -> float:
+    """Return `value`, NaN where a report that was read back from disk says null."""
+    return math.nan if value is None else float(value)

@@ -50,9 +50,13 @@ def write_shard(out: Path, shard: int, users: Int, items: Int, scores: Float, re
             "residual": pa.array(residual, pa.float32()),
         }
     )
-    with aside(shard_path(out, shard)) as file, pa.OSFile(str(file), "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_batch(table.combine_chunks().to_batches()[0])
+    batch = table.combine_chunks().to_batches()[0]
+    with (
+        aside(shard_path(out, shard)) as file,
+        pa.OSFile(str(file), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as writer,
+    ):
+        writer.write_batch(batch)
 
 
 def coverage(labels: Labels) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What the stages after training do with models: label, index and bundle, evaluate, time."""
+"""The models of a run side by side: what each recommends at test time, and how long each takes to say so."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recdistill.distill.spec import LabelsSpec
-from recdistill.models.spec import ExternalSpec, RankerSpec
+from recdistill.models.spec import ExternalSpec, Fitted, RankerSpec
 from recdistill.report import ReportSpec
 from recdistill.types import Artifact, Dataset, Int, Interactions, Log
 
 if TYPE_CHECKING:
-    from recdistill.ann import IndexSpec
     from recdistill.data.sequences import Sequences
-    from recdistill.stages import Fitted
 
 EVALUATED_PAIRS = 100_000_000  # of a ranker over a catalogue; beyond it the users are sampled, seeded
 LATENCY_QUERIES = 2000
@@ -47,111 +45,6 @@ class Judged:
         return found | {"index": self.index.fingerprint}
 
 
-def label_data(
-    dataset: Dataset,
-    teacher: Fitted | ExternalSpec,
-    scratch: Fitted,
-    spec: LabelsSpec,
-    out: Path,
-    version: str,
-    log: Log,
-) -> dict[str, Any]:
-    """Write the label store of `teacher` to `out` and return its facts; `version` is what it was made from."""
-    from recdistill.data.sequences import Sequences
-    from recdistill.external import external_lister
-    from recdistill.teachers import write_labels
-
-    seen = dataset.train if spec.exclude_seen else None
-    kind = "external" if isinstance(teacher, ExternalSpec) else teacher.spec.kind
-    facts = {"teacher": kind, "teacher_version": version, "space": "logit", "exclude_seen": spec.exclude_seen}
-    if isinstance(teacher, ExternalSpec):
-        lister, joined = external_lister(teacher, dataset, spec.depth, seen)
-        return write_labels(out, lister, dataset, spec.depth, facts | {"joined": joined}, log)
-    sequences = Sequences.of(dataset.train)
-    lister = _lister(dataset, teacher, scratch, spec, spec.depth, sequences, seen)
-    return write_labels(out, lister, dataset, spec.depth, facts, log)
-
-
-def _lister(
-    dataset: Dataset,
-    teacher: Fitted,
-    scratch: Fitted,
-    spec: LabelsSpec,
-    depth: int,
-    sequences: Sequences,
-    seen: Interactions | None,
-) -> Any:
-    from recdistill.models.build import history_length
-    from recdistill.models.ranker import Ranker
-    from recdistill.scoring import scaled, vectors
-    from recdistill.teachers import chooser, encoder_lister, ranker_lister
-    from recdistill.train import load
-
-    model, history = load(teacher.spec, dataset, teacher.artifact.path), history_length(teacher.spec)
-    if not isinstance(model, Ranker):
-        found = vectors(model, dataset, sequences, history)
-        return encoder_lister(*scaled(found, model.temperature), depth, seen)
-    near = None
-    if spec.candidates is not None and spec.candidates.ann:
-        finder = load(scratch.spec, dataset, scratch.artifact.path)
-        found = vectors(finder, dataset, sequences, history_length(scratch.spec))
-        near = found.users, found.items
-    choose = chooser(spec.candidates, dataset, near, dataset.train if seen is None else seen)
-    return ranker_lister(model, dataset, depth, sequences=sequences, history=history, seen=seen, choose=choose)
-
-
-def index_student(dataset: Dataset, student: Fitted, spec: IndexSpec, out: Path, fingerprint: str) -> dict[str, Any]:
-    """Write flat.faiss and the bundle of `student` to `out`; returns the index's facts.
-
-    What serves knows everything up to the test part: default histories hold train and validation items.
-    """
-    from safetensors.numpy import load_file
-
-    from recdistill.ann import build_index
-    from recdistill.bundle import write_bundle
-    from recdistill.data.sequences import Sequences
-    from recdistill.evaluate import merge
-    from recdistill.models.build import history_length
-    from recdistill.models.encoders import TwoTower
-    from recdistill.scoring import vectors
-    from recdistill.train import load
-
-    model, length = load(student.spec, dataset, student.artifact.path), history_length(student.spec)
-    known = merge(dataset.train, dataset.valid)
-    found = vectors(model, dataset, Sequences.of(known), length)
-    facts = build_index(found.items, found.users, spec, out)
-    weights = load_file(student.artifact.path / "weights.safetensors")
-    trained = np.bincount(dataset.train.items, minlength=dataset.num_items) > 0
-    query = {"user": weights["user.weight"] * (np.diff(dataset.train.indptr) > 0)[:, None]}
-    histories = None
-    if isinstance(model, TwoTower):
-        query["history"] = weights["item.weight"] * trained[:, None]
-        query |= {name: value for name, value in weights.items() if name.startswith("layers.")}
-        last = Sequences.of(known).latest(_rows(dataset.num_users), length).numpy()
-        histories = [row[row >= 0] for row in last]
-    meta = {
-        "kind": student.spec.kind,
-        "space": model.space,
-        "dim": int(found.items.shape[1]),
-        "num_users": dataset.num_users,
-        "num_items": dataset.num_items,
-    } | ({"history": length} if length else {})
-    popular = np.argsort(-np.bincount(known.items, minlength=dataset.num_items), kind="stable").astype(np.int64)
-    times = [int(part.times.max()) for part in (dataset.train, dataset.valid) if part.times is not None and len(part)]
-    write_bundle(
-        out / "bundle",
-        query=query,
-        query_meta=meta,
-        user_ids=dataset.user_ids,
-        item_ids=dataset.item_ids,
-        histories=histories,
-        popular=popular,
-        index_dir=out,
-        facts={"fingerprint": fingerprint, "data_end": _iso(max(times)) if times else None},
-    )
-    return facts
-
-
 def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path, log: Log) -> dict[str, Any]:
     """Write quality.json for every model of the run to `out`; returns the head numbers.
 
@@ -159,10 +52,10 @@ def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path
     """
     from recdistill.data.sequences import Sequences
     from recdistill.evaluate import evaluate, merge, popularity_lists
+    from recdistill.fit import load
     from recdistill.models.build import history_length
     from recdistill.scoring import recommend
     from recdistill.store import write_text
-    from recdistill.train import load
 
     seen = merge(dataset.train, dataset.valid)
     sequences, depth = Sequences.of(seen), max(report.k)
@@ -210,11 +103,12 @@ def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path
 def _teacher_lists(
     dataset: Dataset, judged: Judged, users: Int, depth: int, sequences: Sequences, seen: Interactions
 ) -> Int | None:
-    """Return the teacher's lists at test time; those of an external teacher are the labels it gave, less what is seen."""
+    """Return the teacher's lists at test time; an external one's are the labels it gave, less what is seen."""
+    from recdistill.labelling import teacher_lister
     from recdistill.labels import open_labels
 
     if not isinstance(judged.teacher, ExternalSpec):
-        lister = _lister(dataset, judged.teacher, judged.scratch[0], judged.candidates, depth, sequences, seen)
+        lister = teacher_lister(dataset, judged.teacher, judged.scratch[0], judged.candidates, depth, sequences, seen)
         return lister(users).items.numpy()
     if judged.labels is None:
         return None
@@ -227,9 +121,9 @@ def _index_lists(
 ) -> Int:
     """Return the served student's lists as the approximate index finds them, asking for as many more as are seen."""
     from recdistill.ann import read_facts, search
+    from recdistill.fit import load
     from recdistill.models.build import history_length
     from recdistill.scoring import vectors
-    from recdistill.train import load
 
     served = judged.student[0]
     model = load(served.spec, dataset, served.artifact.path)
@@ -283,8 +177,8 @@ def time_all(ingested: Path, divided: Path, judged: Judged, k: int) -> dict[str,
     return {"latency": rows, "latency_environment": environment}
 
 
-def read_json(artifact: Artifact, name: str) -> Mapping[str, Any]:
-    """Return a JSON file of an artifact."""
+def read_json(artifact: Artifact, name: str) -> Any:
+    """Return what a JSON file of an artifact holds."""
     return json.loads((artifact.path / name).read_text(encoding="utf-8"))
 
 
@@ -298,15 +192,3 @@ def _evaluated(dataset: Dataset, *, ranker: bool) -> Int:
     if not ranker or len(users) <= limit:
         return users
     return np.sort(np.random.Generator(np.random.Philox(13)).choice(users, limit, replace=False))
-
-
-def _rows(n: int) -> Any:
-    import torch
-
-    return torch.arange(n)
-
-
-def _iso(microseconds: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds")

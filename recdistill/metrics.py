@@ -40,7 +40,7 @@ def ndcg(hit: NDArray[np.bool_], count: Int, k: int) -> Values:
     """Return binary DCG over the ideal, which places min(|G_u|, k) relevant items first."""
     discount = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.concatenate([[0.0], np.cumsum(discount)])[np.minimum(count, k)]
-    return (hit[:, :k] * discount[: hit.shape[1]]).sum(1) / ideal
+    return np.asarray((hit[:, :k] * discount[: hit.shape[1]]).sum(1) / ideal)
 
 
 def mrr(hit: NDArray[np.bool_], count: Int, k: int) -> Values:  # noqa: ARG001
@@ -51,7 +51,7 @@ def mrr(hit: NDArray[np.bool_], count: Int, k: int) -> Values:  # noqa: ARG001
 
 def hit_rate(hit: NDArray[np.bool_], count: Int, k: int) -> Values:  # noqa: ARG001
     """Return 1 for a user with any hit in the first `k`, else 0."""
-    return hit[:, :k].any(1).astype(np.float64)
+    return np.where(hit[:, :k].any(1), 1.0, 0.0)
 
 
 METRICS = {"recall": recall, "ndcg": ndcg, "mrr": mrr, "hit": hit_rate, "precision": precision}

@@ -21,7 +21,7 @@ from recdistill.data.log import LogSpec, digest
 from recdistill.data.split import SplitSpec
 from recdistill.data.split import split as split_log
 from recdistill.distill.spec import LabelsSpec, TermSpec
-from recdistill.models.spec import ExternalSpec, MFSpec, RankerSpec, TrainSpec, TwoTowerSpec
+from recdistill.models.spec import ExternalSpec, Fitted, ModelSpec, RankerSpec, TrainSpec
 from recdistill.report import ReportSpec
 from recdistill.store import Step, write_text
 from recdistill.types import Artifact, Log, Manifest, quiet
@@ -30,8 +30,6 @@ from recdistill.world import World
 if TYPE_CHECKING:  # torch is a second of start-up that a plan can do without
     from recdistill.config import ExecSpec
     from recdistill.measure import Judged
-
-ModelSpec = MFSpec | TwoTowerSpec | RankerSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +115,8 @@ def fit(
     inputs = data.inputs | ({"labels": labels.fingerprint} if labels is not None and terms else {})
 
     def work(out: Path) -> Mapping[str, Any]:
+        from recdistill.fit import fit as fit_model
         from recdistill.labels import open_labels
-        from recdistill.train import fit as fit_model
 
         return fit_model(
             data.read(),
@@ -137,18 +135,8 @@ def fit(
     return run.build(Step("fit", 1, config, inputs, resumes=True, collective=True), work)
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """A model and what it was made from, so that a later stage can load it."""
-
-    spec: ModelSpec
-    artifact: Artifact
-
-
-def label(
-    data: Data, teacher: Fitted | ExternalSpec, scratch: Fitted, spec: LabelsSpec, run: Run
-) -> Artifact:
-    """Teacher -> its ranked lists. A ranker's candidates come from the scratch student, the retrieval it stands behind."""
+def label(data: Data, teacher: Fitted | ExternalSpec, scratch: Fitted, spec: LabelsSpec, run: Run) -> Artifact:
+    """Teacher -> its ranked lists; a ranker's candidates come from the scratch student, the retrieval before it."""
     inputs = dict(data.inputs)
     config: dict[str, Any] = {"labels": spec}
     if isinstance(teacher, ExternalSpec):
@@ -162,7 +150,7 @@ def label(
             inputs["scratch"] = scratch.artifact.fingerprint
 
     def work(out: Path) -> Mapping[str, Any]:
-        from recdistill.measure import label_data
+        from recdistill.labelling import label_data
 
         return label_data(data.read(), teacher, scratch, spec, out, inputs["teacher"], run.log)
 
@@ -173,7 +161,7 @@ def index(data: Data, student: Fitted, spec: IndexSpec, run: Run) -> Artifact:
     """Student -> the bundle that is served: query side, ids, FAISS index; and the exact index beside it."""
 
     def work(out: Path) -> Mapping[str, Any]:
-        from recdistill.measure import index_student
+        from recdistill.export import index_student
 
         return index_student(data.read(), student, spec, out, step.fingerprint)
 

@@ -1,8 +1,8 @@
 """The artifact store: every stage's result is an immutable directory named by the hash of what made it.
 
-    <root>/<stage>/<fingerprint>/            whole: manifest.json is there and every size matches
-    <root>/<stage>/<fingerprint>.partial/    work in progress, or what a killed run left to continue from
-    <root>/<stage>/<fingerprint>.lock        held by the one writer; the system frees it when that process dies
+<root>/<stage>/<fingerprint>/            whole: manifest.json is there and every size matches
+<root>/<stage>/<fingerprint>.partial/    work in progress, or what a killed run left to continue from
+<root>/<stage>/<fingerprint>.lock        held by the one writer; the system frees it when that process dies
 """
 
 from __future__ import annotations

@@ -53,26 +53,26 @@ def main(path: Path) -> int:
     """Answer the request at `path` into answer.json beside it."""
     import numpy as np
     import torch
+    from pydantic import TypeAdapter
 
     from recdistill.data.dataset import read_dataset
     from recdistill.data.sequences import Sequences
     from recdistill.distill.spec import CandidatesSpec
+    from recdistill.fit import load
     from recdistill.latency import summarise
-    from recdistill.models.build import history_length
+    from recdistill.models.build import Model, history_length
     from recdistill.models.ranker import Ranker
-    from recdistill.models.spec import MFSpec, RankerSpec, TwoTowerSpec
+    from recdistill.models.spec import ModelSpec
     from recdistill.scoring import vectors
     from recdistill.teachers import chooser, encoder_lister, ranker_lister
-    from recdistill.train import load
 
     torch.set_num_threads(1)
     asked = Request(**json.loads(path.read_text(encoding="utf-8")))
-    kinds = {"mf": MFSpec, "two_tower": TwoTowerSpec, "ranker": RankerSpec}
     dataset = read_dataset(Path(asked.ingested), Path(asked.divided))
     sequences = Sequences.of(dataset.train)
 
-    def restore(spec: Mapping[str, Any], at: str) -> tuple[Any, Any]:
-        made = kinds[spec["kind"]](**{k: tuple(v) if isinstance(v, list) else v for k, v in spec.items()})
+    def restore(spec: Mapping[str, Any], at: str) -> tuple[ModelSpec, Model]:
+        made: ModelSpec = TypeAdapter(ModelSpec).validate_python(spec)
         return made, load(made, dataset, Path(at))
 
     spec, model = restore(asked.spec, asked.model)

@@ -78,7 +78,9 @@ def splitmix(keys: Int) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def write_labels(out: Path, lister: Lister, dataset: Dataset, depth: int, facts: Mapping[str, Any], log: Log) -> dict:
+def write_labels(
+    out: Path, lister: Lister, dataset: Dataset, depth: int, facts: Mapping[str, Any], log: Log
+) -> dict[str, Any]:
     """Write the label store `out` shard by shard, going on where a killed run stopped; returns its facts."""
     total = dataset.num_users
     for shard, users in missing_shards(out, total):

@@ -22,7 +22,9 @@ class TopK(NamedTuple):
     residual: Tensor  # [n] logsumexp of the unmasked scores outside the list
 
 
-def exact_topk(users: Float, items: Float, k: int, *, seen: Interactions | None = None, rows: Int | None = None) -> TopK:
+def exact_topk(
+    users: Float, items: Float, k: int, *, seen: Interactions | None = None, rows: Int | None = None
+) -> TopK:
     """Return the `k` items of largest inner product with each user; equal scores come in order of item row.
 
     users [U,D], items [I,D]. `rows` [n] picks users (all if None). `seen` holds, by user row, items never returned.

@@ -69,7 +69,8 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
             negatives = torch.arange(sampler.num_items)
         else:
             negatives = torch.randint(sampler.num_items, (sampler.negatives,), generator=generator)
-        list_users, history, candidates = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0), {}
+        list_users, history = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.int64)
+        candidates: Mapping[str, Candidates] = {}
         if sampler.labels is not None and sampler.drawer is not None:
             chosen = listed[take(2, step, sampler.list_users, len(listed))]
             items, scores = sampler.labels.take(chosen.numpy())

@@ -67,9 +67,9 @@ class Objective(nn.Module):
         """Return the losses by name, each weighted and averaged over this rank's rows."""
         lists = [batch.candidates[term.name] for term in self.terms]
         users, history = batch.users, batch.history
-        own = slice(None)
+        own = slice(None) if not lists else slice(len(users))
+        listed = slice(len(users), None)
         if lists:
-            own, listed = slice(len(users)), slice(len(users), None)
             users, history = torch.cat([users, batch.list_users]), torch.cat([history, batch.list_history])
         groups = [Group(batch.positives.unsqueeze(1), own), Group(batch.negatives, own)]
         groups += [Group(c.items, listed) for c in lists]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from recdistill.models.encoders import MF, TwoTower
 from recdistill.models.ranker import Ranker
-from recdistill.models.spec import MFSpec, RankerSpec, TwoTowerSpec
+from recdistill.models.spec import MFSpec, ModelSpec, TwoTowerSpec
 from recdistill.models.tables import TableFactory
 from recdistill.types import Dataset
 
-ModelSpec = MFSpec | TwoTowerSpec | RankerSpec
 Model = MF | TwoTower | Ranker
 
 
@@ -29,7 +28,7 @@ def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) 
             **sizes,
             user_features=dataset.user_features,
             item_features=dataset.item_features,
-            **spec.model_dump(exclude={"kind", "history"}),
+            **spec.model_dump(exclude={"kind"}),
         )
 
 

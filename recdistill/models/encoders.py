@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -62,7 +63,7 @@ class TwoTower(nn.Module):
         self.user = table("user", num_users, dim)
         self.item = table("item", num_items, dim)
         widths = [2 * dim, *hidden, dim] if hidden else []
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def vectors(self, users: Tensor, history: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors of `users` [B] with `history` [B,L] and of `items` [n] (-1: none): [B,D], [n,D]."""

@@ -7,6 +7,7 @@ mix all fields (DCN-V2, Wang et al., WWW 2021, eq. 1), and an MLP reads the resu
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class Fields(nn.Module):
         return self.values[at], counts.reshape(-1)
 
     def assemble(self, looked_up: Tensor, rows: Tensor) -> Tensor:
-        """Return the vectors of entities `rows` [n] from their bags' sums [n*width,D]: [n,size], multi bags averaged."""
+        """Return the vectors of entities `rows` [n] from the sums of their bags [n*width,D], averaged: [n,size]."""
         counts = self.counts[rows.clamp(min=0)].clamp(min=1).unsqueeze(2)
         fields = (looked_up.view(len(rows), self.width, self.dim) / counts).flatten(1)
         return torch.cat([fields, self.numeric[rows.clamp(min=0)]], dim=1)
@@ -87,17 +88,22 @@ class Ranker(nn.Module):
         hidden: Sequence[int],
         heads: int,
         dropout: float,
+        history: int,
     ) -> None:
         super().__init__()
         self.user = Fields(table, "user", num_users, user_features, dim)
         self.item = Fields(table, "item", num_items, item_features, dim)
         self.dim, self.heads, self.dropout = dim, heads, dropout
         self.person, self.thing = nn.Linear(self.user.size, dim), nn.Linear(self.item.size, dim)
+        # What came last matters by its place, whatever it is: a learned bias a head and place, the latest last. It
+        # starts as linear decay, steep in the first head and flat in the last (ALiBi, Press et al., ICLR 2022).
+        age = torch.arange(history - 1, -1, -1.0)
+        self.recency = nn.Parameter(-torch.logspace(0, -2, heads)[:, None] * age)
         self.query, self.key = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         width = 5 * dim
         self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(cross_layers))
         widths = [width, *hidden]
-        self.deep = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.deep = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.head = nn.Linear(width + widths[-1], 1)
 
     def score(self, users: Tensor, history: Tensor, groups: Sequence[Group]) -> list[Tensor]:
@@ -140,6 +146,7 @@ class Ranker(nn.Module):
         value = past.view(split).transpose(1, 2)
         mask = known.view(batch, 1, 1, -1)
         weights = query @ key.transpose(2, 3) / (self.dim // self.heads) ** 0.5
+        weights = weights + self.recency[:, None, :]
         weights = weights.masked_fill(~mask, -1e9).softmax(-1) * mask
         return (weights @ value).transpose(1, 2).reshape(batch, k, self.dim)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from recdistill.spec import Spec
+from recdistill.types import Artifact
 
 
 class MFSpec(Spec):
@@ -41,7 +43,8 @@ class RankerSpec(Spec):
     cross_layers: Annotated[int, Field(ge=0)] = 2
     hidden: tuple[PositiveInt, ...] = (128, 64)
     history: PositiveInt = 50
-    heads: PositiveInt = 2
+    heads: PositiveInt = 4
+    """Of the attention over the history; they divide `dim`."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
@@ -101,3 +104,14 @@ class StudentSpec(Spec):
     @property
     def all_seeds(self) -> tuple[int, ...]:
         return self.seeds or (self.train.seed,)
+
+
+ModelSpec = MFSpec | TwoTowerSpec | RankerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained model and what it was made from, so that a later stage can load it."""
+
+    spec: ModelSpec
+    artifact: Artifact

@@ -20,7 +20,7 @@ INIT_BLOCK = 65_536  # rows that share a generator: any shard can make just the 
 class TableFactory(Protocol):
     """Makes the table a model asks for: `Table` to train, `PlainTable` to serve."""
 
-    def __call__(self, name: str, rows: int, dim: int) -> nn.Module: ...  # noqa: D102
+    def __call__(self, name: str, rows: int, dim: int) -> nn.Module: ...
 
 
 class PlainTable(nn.Module):
@@ -80,8 +80,9 @@ class Distributed:
         """Return the plain weights, named as `PlainTable` names them, on rank 0 (empty elsewhere); collective."""
         from torch.distributed._shard.sharded_tensor import ShardedTensor
 
-        plain = {}
+        plain: dict[str, Tensor] = {}
         for name, value in self.module.state_dict().items():
+            full: Tensor | None
             if isinstance(value, ShardedTensor):
                 full = torch.zeros(value.metadata().size) if _rank() == 0 else None
                 value.gather(dst=0, out=full)
@@ -122,7 +123,9 @@ def distribute(
     tables = {name: child for name, child in module.named_modules() if isinstance(child, Table)}
     sharder = _sharder()
     fused = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagrad": torchrec.optim.RowWiseAdagrad}
-    settings = {"lr": lr, "weight_decay": weight_decay} | ({} if optimizer == "sgd" else {"eps": 1e-8})
+    settings = {"lr": lr, "weight_decay": weight_decay}
+    if optimizer != "sgd":
+        settings["eps"] = 1e-8
     for table in tables.values():
         apply_in_backward(fused[optimizer], table.ebc.parameters(), settings)
     plan = {f"{name}.ebc": _plan(table.ebc, sharder, wanted, world) for name, table in tables.items()}

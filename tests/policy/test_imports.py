@@ -17,7 +17,21 @@ LEVELS = (
     {"errors", "types", "spec"},
     {"store", "world", "topk", "yamlfile"},
     {"data", "models", "distill", "labels", "metrics"},
-    {"train", "checkpoint", "teachers", "transfer", "scoring", "evaluate", "diagnose", "serve", "bundle", "ann"}
+    {
+        "train",
+        "fit",
+        "labelling",
+        "export",
+        "checkpoint",
+        "teachers",
+        "transfer",
+        "scoring",
+        "evaluate",
+        "diagnose",
+        "serve",
+        "bundle",
+        "ann",
+    }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"},
     {"plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
     | {"config", "checks", "stages", "measure"},
