@@ -151,6 +151,44 @@ def index_deep_enough(config: Config) -> Iterator[Finding]:
         yield ("index", "k"), reason
 
 
+def losses_scored(config: Config) -> Iterator[Finding]:
+    """A loss over the teacher's scores cannot read items that the teacher never scored."""
+    for i, term in enumerate(config.distill):
+        for j, draw in enumerate(term.draw):
+            if draw.kind == "unseen" and term.loss.kind != "plackett_luce":
+                reason = f"has no effect: {term.loss.kind} compares scores, and the teacher gave these items none"
+                yield ("distill", i, "draw", j), reason
+
+
+def heads_divide(config: Config) -> Iterator[Finding]:
+    """Attention cuts a vector into heads of one width."""
+    model = config.teacher.model
+    if model.kind == "ranker" and model.dim % model.heads:
+        yield ("teacher", "model", "heads"), f"{model.heads} heads do not divide dim, which is {model.dim}"
+
+
+def tables_keep_meaning(config: Config) -> Iterator[Finding]:
+    """Where a table lies must not change what is learned, and row-wise Adagrad keeps one sum for a whole row."""
+    layout = config.exec.tables
+    if layout not in ("column_wise", "data_parallel"):
+        return
+    for section, train in (("student", config.student.train), ("teacher", config.teacher.train)):
+        if train is not None and train.optimizer == "rowwise_adagrad":
+            reason = f"{layout} is another algorithm with {section}.train.optimizer rowwise_adagrad: use adagrad or sgd"
+            yield ("exec", "tables"), reason
+
+
+def dense_lr_used(config: Config) -> Iterator[Finding]:
+    """`dense_lr` is of what is not a table, which not every model has."""
+    for section in (config.student, config.teacher):
+        model, train = section.model, section.train
+        plain = model.kind == "mf" or (model.kind == "two_tower" and not model.hidden)
+        if plain and train is not None and "dense_lr" in train.model_fields_set:
+            name = "student" if section is config.student else "teacher"
+            reason = f"has no effect: a {model.kind} without hidden layers is all tables; leave it out"
+            yield (name, "train", "dense_lr"), reason
+
+
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     split_possible,
     teacher_training,
@@ -164,4 +202,8 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     gates_measured,
     index_buildable,
     index_deep_enough,
+    losses_scored,
+    heads_divide,
+    tables_keep_meaning,
+    dense_lr_used,
 )

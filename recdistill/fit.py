@@ -53,6 +53,8 @@ def fit(
 ) -> dict[str, Any]:
     """Train a model and write it to `out`: weights.safetensors, curve.json, and an encoder's vectors; collective.
 
+    `out` is there already, with what a killed run left in it.
+
     Without `terms` this is the teacher or the scratch student. A run that was killed goes on from its last
     checkpoint in `out` and ends in the same files. Returns what was reached.
     """
@@ -65,7 +67,7 @@ def fit(
     steps = settings.epochs * sampler.steps_per_epoch
     at = _resume(out, model, world)
 
-    def evaluate(step: int) -> float:
+    def evaluate(step: int) -> float | None:
         weights = model.gather()
         return world.share(lambda: _keep_best(out, step, weights, plain, judge))
 
@@ -85,9 +87,10 @@ def fit(
         save=save,
         evaluate=evaluate,
     )
-    log(name, steps, steps, {"valid": at.best})
+    best = at.best if len(dataset.valid) else None
+    log(name, steps, steps, {} if best is None else {"valid": best})
     world.share(lambda: _finish(out, at, plain, dataset, sequences, history_length(spec)))
-    return {"steps": at.step, "best_step": at.best_step, "valid_ndcg_at_10": at.best, "parameters": _count(plain)}
+    return {"steps": at.step, "best_step": at.best_step, "valid_ndcg_at_10": best, "parameters": _count(plain)}
 
 
 def load(spec: ModelSpec, dataset: Dataset, path: Path) -> Model:
@@ -97,11 +100,11 @@ def load(spec: ModelSpec, dataset: Dataset, path: Path) -> Model:
     return model.eval()
 
 
-def validate(model: Model, dataset: Dataset, *, sequences: Sequences, history: int) -> float:
-    """Return NDCG@10 on (a seeded sample of) the users with validation items, training items masked; 0 without any."""
+def validate(model: Model, dataset: Dataset, *, sequences: Sequences, history: int) -> float | None:
+    """Return NDCG@10 on (a sample of) the users with validation items, training items masked; None without any."""
     users = validation_users(dataset, ranker=isinstance(model, Ranker))
     if not len(users):
-        return 0.0
+        return None
     lists = recommend(model, dataset, users, VALID_K, sequences=sequences, history=history, seen=dataset.train)
     return float(ndcg(hits(lists, dataset.valid, users), relevant(dataset.valid, users), VALID_K).mean())
 
@@ -172,7 +175,9 @@ def _mean(sums: dict[str, Tensor], world: World) -> dict[str, float]:
     return {name: float(value) / world.size for name, value in sums.items()}
 
 
-def _keep_best(out: Path, step: int, weights: dict[str, Tensor], plain: Model, judge: Callable[[], float]) -> float:
+def _keep_best(
+    out: Path, step: int, weights: dict[str, Tensor], plain: Model, judge: Callable[[], float | None]
+) -> float | None:
     """Validate `weights` and keep them beside the checkpoints; those that prove not the best go with the next."""
     weights = {name.removeprefix("model."): value.contiguous() for name, value in weights.items()}
     plain.load_state_dict(weights)

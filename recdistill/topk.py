@@ -30,11 +30,11 @@ def exact_topk(
     users [U,D], items [I,D]. `rows` [n] picks users (all if None). `seen` holds, by user row, items never returned.
     """
     rows = np.arange(len(users), dtype=np.int64) if rows is None else rows
-    catalogue = torch.from_numpy(np.ascontiguousarray(items))
+    catalogue = _tensor(items)
     found = []
     for start, stop in blocks(len(rows), max(1, SCORES_PER_BLOCK // max(1, len(items)))):
         block = rows[start:stop]
-        scores = torch.from_numpy(np.ascontiguousarray(users[block])) @ catalogue.T
+        scores = _tensor(users[block]) @ catalogue.T
         if seen is not None:
             scores[pairs(seen, block)] = -torch.inf
         found.append(select(scores, k))
@@ -73,6 +73,11 @@ def pairs(seen: Interactions, users: Int) -> tuple[Tensor, Tensor]:
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     items = seen.items[np.repeat(starts, counts) + within]
     return torch.from_numpy(positions), torch.from_numpy(np.ascontiguousarray(items))
+
+
+def _tensor(array: Float) -> Tensor:
+    """Return `array` as a tensor, copied only if it is read-only (a memory map), of which torch would warn."""
+    return torch.from_numpy(array if array.flags.writeable and array.flags.c_contiguous else np.array(array))
 
 
 def blocks(total: int, size: int) -> Iterator[tuple[int, int]]:

@@ -23,7 +23,7 @@ class Progress:
     best: float = -1.0
     waited: int = 0  # validations since the best
     sums: Mapping[str, float] | None = None  # of each loss since the last validation
-    curve: tuple[Mapping[str, float], ...] = ()
+    curve: tuple[Mapping[str, float | None], ...] = ()
 
 
 def train(
@@ -37,7 +37,7 @@ def train(
     mean: Callable[[dict[str, Tensor]], dict[str, float]],
     log: Callable[[int, Mapping[str, float]], None],
     save: Callable[[Progress], None],
-    evaluate: Callable[[int], float],
+    evaluate: Callable[[int], float | None],
 ) -> Progress:
     """Advance from `at` to step `steps`, or until `patience` validations bring no gain.
 
@@ -58,16 +58,16 @@ def train(
             means = {name: value / since for name, value in mean(sums).items()}
             _finite(means, at.step)
             valid = evaluate(at.step)
-            better = valid > at.best
+            better = valid is None or valid > at.best  # with nothing to validate on, the latest is the one to keep
             at = replace(
                 at,
-                best=valid if better else at.best,
+                best=at.best if valid is None or not better else valid,
                 best_step=at.step if better else at.best_step,
                 waited=0 if better else at.waited + 1,
                 curve=(*at.curve, {"step": at.step, **means, "valid": valid}),
             )
             sums = dict[str, Tensor]()
-            log(at.step, {"loss": sum(means.values()), "valid": valid})
+            log(at.step, {"loss": sum(means.values())} | ({} if valid is None else {"valid": valid}))
             if patience and at.waited >= patience:
                 break
             model.module.train()

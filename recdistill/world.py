@@ -94,14 +94,18 @@ def world(*, device: str = "auto", threads: int | None = None) -> Iterator[World
     # A restarted attempt must not read the addresses its predecessor left, so each has a prefix of its own.
     tcp = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=False)
     store = dist.PrefixStore(f"recdistill/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", tcp)
-    backend = "nccl" if place.startswith("cuda") else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=HUNG)
+    dist.init_process_group(backend(place), store=store, rank=rank, world_size=size, timeout=HUNG)
     joined = World(rank=rank, size=size, device=place, store=dist.PrefixStore("share", store))
     try:
         yield joined
         dist.barrier()
     finally:
         _leave()
+
+
+def backend(device: str) -> str:
+    """Return the process group's backend: losses are summed on the CPU whatever the tables live on."""
+    return "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
 
 
 def _device(wanted: str, local_rank: int) -> str:

@@ -14,6 +14,8 @@ from recdistill.data.sequences import Sequences
 from recdistill.types import Batch, Candidates, Interactions, Labels
 from recdistill.world import World
 
+REDRAWS = 8  # of colliding negatives, all at once, before the few that are left are settled one by one
+
 Drawer = Callable[[Tensor, Tensor, Tensor, Generator], Mapping[str, Candidates]]
 """(users [R], items [R,K], scores [R,K], generator) -> what each term compares."""
 
@@ -95,17 +97,30 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
 def reject(users: Tensor, items: Tensor, keys: Tensor, num_items: int, generator: Generator) -> Tensor:
     """Redraw each of `items` [B,N] that its user [B] has, until none is; a user of the whole catalogue keeps its own.
 
-    `keys` are the sorted user * num_items + item of every training interaction.
+    `keys` are the sorted user * num_items + item of every training interaction. What a few redraws leave is drawn
+    from the user's complement, so that no user is too fond of the catalogue for it to be exact.
     """
-    for _ in range(64):
-        wanted = users.unsqueeze(1) * num_items + items
-        at = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-        bad = keys[at] == wanted
+    for _ in range(REDRAWS):
+        bad = _owned(users, items, keys, num_items)
         count = int(bad.sum())
         if count == 0:
             break
         items[bad] = torch.randint(num_items, (count,), generator=generator)
+    else:
+        for row, column in _owned(users, items, keys, num_items).nonzero().tolist():
+            start, stop = torch.searchsorted(keys, users[row] * num_items + torch.tensor([0, num_items])).tolist()
+            free = torch.ones(num_items, dtype=torch.bool)
+            free[keys[start:stop] % num_items] = False
+            rest = free.nonzero()[:, 0]
+            if len(rest):
+                items[row, column] = rest[torch.randint(len(rest), (1,), generator=generator)]
     return items
+
+
+def _owned(users: Tensor, items: Tensor, keys: Tensor, num_items: int) -> Tensor:
+    """Return which of `items` [B,N] the user of their row [B] has."""
+    wanted = users.unsqueeze(1) * num_items + items
+    return keys[torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)] == wanted
 
 
 def _cut(candidates: Candidates, part: slice, device: str) -> Candidates:

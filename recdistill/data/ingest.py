@@ -25,7 +25,7 @@ def ingest(spec: LogSpec, features: FeaturesSpec | None, out: Path, *, now: date
     In this order: rows that break the contract are refused or dropped, then events that do not count, then rows
     below `min_weight`, then repeated pairs, then users and items outside the k-core. Writes log.parquet (user,
     item, time in microseconds, weight, event, split; sorted by user, time, item, split), users.parquet and
-    items.parquet (id and count; the row number is the dense row; by count, largest first, then id), features,
+    items.parquet (id and count; the row number is the dense row; by id), features,
     and contract.json. Times after `now` are in the future. Raises DataError if the data is not what `spec` says.
     """
     good, report = validate(spec, now=now)

@@ -30,8 +30,8 @@ def lint(
 ) -> list[dict[str, Any]]:
     """Return the findings on a split: name, part, value, threshold, severity (info or refuse) and text.
 
-    `item_order[i]` is the place of item row `i` among the caller's ids in their own order: rows stand in order of
-    popularity, which would hide that a split was made by id. `item_numbers[i]` is its id, where ids are whole
+    `item_order[i]` is the place of item row `i` among the caller's ids in their own order, numbers as numbers
+    even where they are written as text. `item_numbers[i]` is its id, where ids are whole
     numbers. `kind` is how the split was made.
     """
     findings = [*_cold(train, valid, "valid"), *_cold(train, test, "test")]

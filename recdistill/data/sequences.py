@@ -16,7 +16,7 @@ class Sequences:
     """A user's training items in the order a model may read them; `timed` says whether that order is time's.
 
     A log without times has no before. There, a history is the user's other items, in an order shuffled once: the
-    stored order is that of item rows, and items are numbered by popularity.
+    stored order is that of item rows, which says something of the items and nothing of the user.
     """
 
     indptr: Tensor  # [U+1]
@@ -46,7 +46,8 @@ class Sequences:
     def before(self, rows: Tensor, length: int) -> Tensor:
         """Return what a model may know at each interaction `rows` [B] of the log: [B,length], -1 where shorter.
 
-        With times the items before it, the latest last; without, the user's other items. Never the item itself.
+        With times the items before it, the latest last (at one moment, those of smaller rows); without, the user's
+        other items. Never the item itself.
         """
         if length == 0:
             return torch.zeros(len(rows), 0, dtype=torch.int64)

@@ -25,11 +25,9 @@ class Seen(NamedTuple):
     keys: Tensor  # sorted user * num_items + item, of every training interaction
     num_items: int
 
-    def has(self, items: Tensor) -> Tensor:
-        """Return which of `items` [R,n] the row's user has, [R,n]."""
-        wanted = self.users.unsqueeze(1) * self.num_items + items
-        at = torch.searchsorted(self.keys, wanted).clamp(max=max(len(self.keys) - 1, 0))
-        return self.keys[at] == wanted if len(self.keys) else torch.zeros_like(items, dtype=torch.bool)
+    def has(self, rows: Tensor, items: Tensor) -> Tensor:
+        """Return whether the user of each of `rows` [m] has the item beside it [m], as booleans [m]."""
+        return _has(self.keys, self.users[rows] * self.num_items + items)
 
 
 class Draw(NamedTuple):
@@ -60,18 +58,30 @@ def ranked(lists: Lists, generator: Generator, *, k: int, temperature: float) ->
 
 def unseen(lists: Lists, generator: Generator, *, n: int) -> Draw:
     """Return `n` uniform items, none of the user's own or in its list; places that keep colliding stay -1."""
-    rows = len(lists.items)
-    items = torch.randint(lists.seen.num_items, (rows, n), generator=generator)
-    listed = lists.items.sort(dim=1).values.contiguous()
-
-    def taken(items: Tensor) -> Tensor:
-        at = torch.searchsorted(listed, items).clamp(max=listed.shape[1] - 1)
-        return (listed.gather(1, at) == items) | lists.seen.has(items)
-
-    bad = taken(items)
-    for _ in range(ATTEMPTS):
-        if not bool(bad.any()):
+    rows, catalogue = len(lists.items), lists.seen.num_items
+    items = torch.randint(catalogue, (rows, n), generator=generator)
+    listed = lists.items.sort(dim=1).values
+    row = torch.arange(rows)
+    depth = listed.shape[1]
+    # Keys of the lists in one sorted line, so that a redraw looks up only the places that collided.
+    keys = (row.unsqueeze(1) * (catalogue + 1) + listed + 1).reshape(-1)
+    place = torch.arange(rows * n)
+    flat = items.view(-1)
+    for attempt in range(ATTEMPTS + 1):
+        wanted, owner = flat[place], place // n
+        in_list = (
+            _has(keys, owner * (catalogue + 1) + wanted + 1) if depth else torch.zeros_like(wanted, dtype=torch.bool)
+        )
+        place = place[in_list | lists.seen.has(owner, wanted)]
+        if attempt == ATTEMPTS or not len(place):
             break
-        items = torch.where(bad, torch.randint(lists.seen.num_items, (rows, n), generator=generator), items)
-        bad = taken(items)
-    return Draw(items.masked_fill(bad, -1), torch.full((rows, n), -torch.inf))
+        flat[place] = torch.randint(catalogue, (len(place),), generator=generator)
+    flat[place] = -1
+    return Draw(items, torch.full((rows, n), -torch.inf))
+
+
+def _has(keys: Tensor, wanted: Tensor) -> Tensor:
+    """Return which of `wanted` are among the sorted `keys`."""
+    if not len(keys):
+        return torch.zeros_like(wanted, dtype=torch.bool)
+    return keys[torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)] == wanted

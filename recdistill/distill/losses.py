@@ -67,7 +67,12 @@ def sampled_softmax(positive: Tensor, negatives: Tensor, collides: Tensor, *, lo
 
     positive [B], negatives [B,N], collides [B,N] true where a negative is the positive itself. `log_share` is the
     log of the expected number of times an item is among the negatives (logQ): subtracting it makes the
-    denominator an estimate of the whole catalogue's (Bengio and Senecal, 2008). 0 when every item is there once.
+    denominator an estimate of the whole catalogue's (Bengio and Senecal, 2008).
     """
-    rest = (negatives - log_share).masked_fill(collides, FAR)
-    return torch.logaddexp(positive, rest.logsumexp(1)) - positive
+    rest = negatives.masked_fill(collides, FAR).logsumexp(1) - log_share
+    return torch.logaddexp(positive, rest) - positive
+
+
+def full_softmax(positive: Tensor, everything: Tensor) -> Tensor:
+    """Return the cross-entropy of the positive [B] against every item of the catalogue [B,I], itself included: [B]."""
+    return everything.logsumexp(1) - positive

@@ -82,6 +82,9 @@ class Objective(nn.Module):
     def _task(self, batch: Batch, positive: Tensor, negatives: Tensor) -> Tensor:
         if self.loss == "bpr":
             return losses.bpr(positive, negatives)
+        shared = batch.negatives.dim() == 1
+        if shared and len(batch.negatives) == self.num_items:
+            return losses.full_softmax(positive, negatives)
         collides = batch.negatives == batch.positives.unsqueeze(1)
         share = math.log(negatives.shape[1] / self.num_items)
         return losses.sampled_softmax(positive, negatives, collides, log_share=share)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from recdistill.models.tables import TableFactory
 from recdistill.types import Space
 
+MOST_SCORES = 2**26  # of a step's table of everyone's score of everything, 256 MB
+
 
 class Group(NamedTuple):
     """Items to score for some of a call's users: [K] shared by those rows, or [rows,K] of each row."""
@@ -27,7 +29,7 @@ class MF(nn.Module):
         self, table: TableFactory, *, num_users: int, num_items: int, dim: int, space: Space, temperature: float
     ) -> None:
         super().__init__()
-        self.space, self.temperature = space, temperature
+        self.space, self.temperature, self.num_items = space, temperature, num_items
         self.user = table("user", num_users, dim)
         self.item = table("item", num_items, dim)
 
@@ -60,6 +62,7 @@ class TwoTower(nn.Module):
     ) -> None:
         super().__init__()
         self.space, self.temperature, self.id_dropout = space, temperature, id_dropout
+        self.num_items = num_items
         self.user = table("user", num_users, dim)
         self.item = table("item", num_items, dim)
         widths = [2 * dim, *hidden, dim] if hidden else []
@@ -108,6 +111,9 @@ def _single(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _score(model: Encoder, users: Tensor, history: Tensor, groups: Sequence[Group]) -> list[Tensor]:
+    asked = sum(g.items.numel() for g in groups)
+    if asked >= model.num_items and len(users) * model.num_items <= MOST_SCORES:
+        return _score_catalogue(model, users, history, groups)
     left, right = model.vectors(users, history, torch.cat([g.items.reshape(-1) for g in groups]))
     left, right = unit(left, model.space) / model.temperature, unit(right, model.space)
     scores = []
@@ -118,3 +124,35 @@ def _score(model: Encoder, users: Tensor, history: Tensor, groups: Sequence[Grou
             each = rows.view(*group.items.shape, -1)
             scores.append(torch.bmm(each, left[group.rows].unsqueeze(2)).squeeze(2))
     return scores
+
+
+def _score_catalogue(model: Encoder, users: Tensor, history: Tensor, groups: Sequence[Group]) -> list[Tensor]:
+    """Score everything once and pick: cheaper than vectors of items that are asked for again and again.
+
+    Whether it is done depends on shapes alone, so that all ranks do the same.
+    """
+    everything = torch.arange(model.num_items, device=users.device)
+    left, right = model.vectors(users, history, everything)
+    table = (unit(left, model.space) / model.temperature) @ unit(right, model.space).T
+    parts = _parts(table, groups)
+    scores = []
+    for group, part in zip(groups, parts, strict=True):
+        if group.items.dim() == 1:
+            whole = len(group.items) == model.num_items and torch.equal(group.items, everything)
+            scores.append(part if whole else part[:, group.items.clamp(min=0)])
+        else:
+            scores.append(part.gather(1, group.items.clamp(min=0)))
+        if bool((group.items < 0).any()):
+            scores[-1] = scores[-1].masked_fill(group.items < 0, 0.0)
+    return scores
+
+
+def _parts(table: Tensor, groups: Sequence[Group]) -> list[Tensor]:
+    """Return each group's rows of `table`; as one split where they tile it, whose backward is one concatenation."""
+    spans = [g.rows.indices(len(table))[:2] for g in groups]
+    cuts = sorted(set(spans))
+    tiled = [start for start, _ in cuts] == [0, *(stop for _, stop in cuts[:-1])] and cuts[-1][1] == len(table)
+    if not tiled:
+        return [table[start:stop] for start, stop in spans]
+    pieces = dict(zip(cuts, table.split([stop - start for start, stop in cuts]), strict=True))
+    return [pieces[span] for span in spans]

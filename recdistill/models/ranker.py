@@ -62,14 +62,16 @@ class Fields(nn.Module):
         counts = self.counts[rows.clamp(min=0)] * (rows >= 0).unsqueeze(1)
         first = self.starts[rows.clamp(min=0) * self.width]
         total = counts.sum(1)
-        at = torch.repeat_interleave(first - (total.cumsum(0) - total), total) + torch.arange(int(total.sum()))
+        at = torch.repeat_interleave(first - (total.cumsum(0) - total), total)
+        at = at + torch.arange(len(at), device=rows.device)
         return self.values[at], counts.reshape(-1)
 
     def assemble(self, looked_up: Tensor, rows: Tensor) -> Tensor:
         """Return the vectors of entities `rows` [n] from the sums of their bags [n*width,D], averaged: [n,size]."""
         counts = self.counts[rows.clamp(min=0)].clamp(min=1).unsqueeze(2)
         fields = (looked_up.view(len(rows), self.width, self.dim) / counts).flatten(1)
-        return torch.cat([fields, self.numeric[rows.clamp(min=0)]], dim=1)
+        numeric = self.numeric[rows.clamp(min=0)] * (rows >= 0).unsqueeze(1)
+        return torch.cat([fields, numeric], dim=1)
 
 
 class Ranker(nn.Module):

@@ -11,11 +11,14 @@ from recdistill.spec import Spec
 from recdistill.types import Artifact
 
 
+Dim = Annotated[int, Field(gt=0, multiple_of=4)]  # the embedding kernels read four numbers at a time
+
+
 class MFSpec(Spec):
     """Matrix factorisation: one vector a user, one an item."""
 
     kind: Literal["mf"] = "mf"
-    dim: PositiveInt
+    dim: Dim
     space: Literal["cosine", "dot"] = "cosine"
     temperature: PositiveFloat = 0.1
     """Scores are divided by it; of use in cosine space, where they lie between -1 and 1."""
@@ -25,7 +28,7 @@ class TwoTowerSpec(Spec):
     """An encoder whose user side reads the id and the pooled history, so that it serves users it never met."""
 
     kind: Literal["two_tower"] = "two_tower"
-    dim: PositiveInt
+    dim: Dim
     hidden: tuple[PositiveInt, ...] = ()
     """Widths of the user side's hidden layers; none adds the id vector to the history's mean."""
     history: PositiveInt = 50
@@ -39,7 +42,7 @@ class RankerSpec(Spec):
     """The ranking teacher: features of both sides, candidate attention over the history, crosses, an MLP."""
 
     kind: Literal["ranker"] = "ranker"
-    dim: PositiveInt = 32
+    dim: Dim = 32
     cross_layers: Annotated[int, Field(ge=0)] = 2
     hidden: tuple[PositiveInt, ...] = (128, 64)
     history: PositiveInt = 50

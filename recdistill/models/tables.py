@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from recdistill.world import World
+from recdistill.world import World, backend
 
 Layout = Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel"]
 INIT_BLOCK = 65_536  # rows that share a generator: any shard can make just the blocks it holds
@@ -65,6 +65,7 @@ class Distributed:
     """A module whose tables are spread over the world's ranks, and the one optimizer of all its parameters."""
 
     module: nn.Module
+    device: torch.device
     optimizer: Any  # torchrec's CombinedOptimizer: tables fused in backward, the rest Adam
 
     def state(self) -> dict[str, Any]:
@@ -84,12 +85,12 @@ class Distributed:
         for name, value in self.module.state_dict().items():
             full: Tensor | None
             if isinstance(value, ShardedTensor):
-                full = torch.zeros(value.metadata().size) if _rank() == 0 else None
+                full = torch.zeros(value.metadata().size, device=self.device) if _rank() == 0 else None
                 value.gather(dst=0, out=full)
             else:
                 full = value.detach().cpu().clone()
             if full is not None:
-                plain[_plain_name(name)] = full
+                plain[_plain_name(name)] = full.cpu()
         return plain if _rank() == 0 else {}
 
 
@@ -117,7 +118,7 @@ def distribute(
     from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
     from torchrec.optim.optimizers import in_backward_optimizer_filter
 
-    _join_alone()
+    _join_alone(world.device)
     device = torch.device(world.device)
     wanted = ("table_wise" if world.size == 1 else "row_wise") if layout == "auto" else layout
     tables = {name: child for name, child in module.named_modules() if isinstance(child, Table)}
@@ -150,7 +151,7 @@ def distribute(
         parts.append(KeyedOptimizerWrapper(replicated, lambda p: plain(p, lr=lr, weight_decay=weight_decay)))
     for part in parts[1:]:
         part.init_state()  # otherwise loading a checkpoint skips the moments in silence
-    return Distributed(module=sharded, optimizer=CombinedOptimizer(parts))
+    return Distributed(module=sharded, device=device, optimizer=CombinedOptimizer(parts))
 
 
 def init_rows(name: str, start: int, stop: int, dim: int, *, std: float, seed: int) -> Tensor:
@@ -215,11 +216,11 @@ def _sharder() -> Any:
     return Sharder(fused_params={"bounds_check_mode": BoundsCheckMode.FATAL})
 
 
-def _join_alone() -> None:
+def _join_alone(device: str) -> None:
     import torch.distributed as dist
 
     if not dist.is_initialized():
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend(device), store=dist.HashStore(), rank=0, world_size=1)
 
 
 def _rank() -> int:

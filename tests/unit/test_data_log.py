@@ -40,16 +40,16 @@ def write(frame: pl.DataFrame, path: Path) -> str:
 def test_the_encoded_log_by_hand(tmp_path):
     facts, out = run(tmp_path, path=write(ROWS, tmp_path / "log.parquet"))
     users, items = pl.read_parquet(out / "users.parquet"), pl.read_parquet(out / "items.parquet")
-    assert users.rows() == [("b", 3), ("a", 2), ("c", 1)]
-    assert items.rows() == [(10, 3), (30, 2), (20, 1)]
+    assert users.rows() == [("a", 2), ("b", 3), ("c", 1)]
+    assert items.rows() == [(10, 3), (20, 1), (30, 2)]
     log = pl.read_parquet(out / "log.parquet")
     assert log.schema == {"user": pl.Int64, "item": pl.Int64, "time": pl.Int64, "weight": pl.Float32}
     assert log.rows() == [
-        (0, 2, 3_000_000, 3.0),
-        (0, 0, 5_000_000, 1.0),
-        (0, 1, 8_000_000, 2.5),
-        (1, 1, 2_000_000, 5.0),
-        (1, 0, 9_000_000, 2.0),
+        (0, 2, 2_000_000, 5.0),
+        (0, 0, 9_000_000, 2.0),
+        (1, 1, 3_000_000, 3.0),
+        (1, 0, 5_000_000, 1.0),
+        (1, 2, 8_000_000, 2.5),
         (2, 0, 4_000_000, 4.0),
     ]
     assert (facts["rows_read"], facts["rows"], facts["users"], facts["items"]) == (6, 6, 3, 3)
@@ -85,10 +85,10 @@ def test_parts_as_paths_become_the_split_column(tmp_path):
     log = pl.read_parquet(out / "log.parquet")
     assert sorted(log.select("user", "item", "split").rows()) == [
         (0, 0, "train"),
-        (0, 1, "test"),
-        (0, 2, "train"),
+        (0, 2, "test"),
         (1, 0, "train"),
-        (1, 1, "test"),
+        (1, 1, "train"),
+        (1, 2, "test"),
         (2, 0, "train"),
     ]
 

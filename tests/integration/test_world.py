@@ -1,0 +1,132 @@
+"""Several processes are one run: the same curves whatever the layout, and errors that end every rank alike."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Two ranks add the same numbers in another order, and training carries the difference from step to step. NDCG moves
+# by whole ranks of single users, so a validation is compared absolutely, by less than two users' worth of 200.
+RELATIVE = 2e-4
+ABSOLUTE_VALID = 0.005
+
+SHARE = """
+import sys
+from recdistill import world
+from recdistill.errors import DataError
+
+def fail():
+    raise DataError("no such file", where="log.parquet", fix="write it")
+
+with world.world(device="cpu") as joined:
+    assert joined.share(lambda: {"rank": joined.rank, "list": [1, None]}) == {"rank": 0, "list": [1, None]}
+    assert joined.share_local(lambda: object()) is None or joined.rank == 0
+    rows = joined.slice(10)
+    assert (rows.start, rows.stop) == ((0, 5), (5, 10))[joined.rank]
+    said = ""
+    try:
+        joined.share(fail)
+    except DataError as error:
+        said = str(error)
+    try:
+        joined.share(lambda: 1 / 0)
+    except Exception as error:
+        said += " | " + type(error).__name__
+    assert joined.share(lambda: 7) == 7
+    joined.barrier()
+    with open(f"{sys.argv[1]}/rank{joined.rank}.txt", "w") as file:
+        file.write(said)
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tiny):
+    return tiny.config("many", registry=None)
+
+
+def curves(tiny, outcome, store):
+    stages = {row["stage"]: row for row in outcome["stages"]}
+    names = ("scratch", "teacher", "student")
+    return {n: json.loads((tiny.at("fit", stages[n], store) / "curve.json").read_text()) for n in names}
+
+
+def assert_same_curves(one, many):
+    for name, points in one.items():
+        assert [p["step"] for p in many[name]] == [p["step"] for p in points]
+        for ours, theirs in zip(points, many[name], strict=True):
+            assert theirs.keys() == ours.keys()
+            losses = ours.keys() - {"step", "valid"}
+            assert {k: theirs[k] for k in losses} == pytest.approx({k: ours[k] for k in losses}, rel=RELATIVE), name
+            assert theirs["valid"] == pytest.approx(ours["valid"], abs=ABSOLUTE_VALID), name
+
+
+def lend_labels(tiny, done, store):
+    """Give `store` the labels of the run by one process.
+
+    Scores that differ in the seventh digit put near ties in another order, and a student of other lists is another.
+    """
+    labels = tiny.at("labels", done.stages["labels"])
+    shutil.copytree(labels, tiny.home / store / "labels" / labels.name)
+
+
+@pytest.mark.parametrize("layout", ["table_wise", "row_wise"])
+def test_two_processes_draw_the_curves_of_one(tiny, done, config, layout):
+    store = f"two/{layout}"
+    lend_labels(tiny, done, store)
+    words = ("run", config, "--json", "--until", "student", "--set", f"exec.store={store}")
+    process = tiny(*words, "--set", f"exec.tables={layout}", processes=2)
+    assert process.returncode == 0, process.stdout + process.stderr
+    outcome = json.loads(process.stdout)  # one object: only one rank speaks
+    assert [r["fingerprint"] for r in outcome["stages"]] == [r["fingerprint"] for r in done.outcome["stages"][:6]]
+    assert_same_curves(curves(tiny, done.outcome, "runs/store"), curves(tiny, outcome, store))
+    student = tiny.at("fit", outcome["stages"][5], store)
+    assert json.loads((student / "manifest.json").read_text())["env"]["processes"] == "2"
+
+
+def test_what_two_processes_began_one_goes_on_with(tiny, done, config):
+    """The student's second checkpoint is the last thing its two processes leave; one process ends the run."""
+    store = "two/left"
+    lend_labels(tiny, done, store)
+    words = ("run", config, "--json", "--until", "student", "--set", f"exec.store={store}")
+    every = ("--set", "exec.checkpoint_every=2", "--set", "exec.tables=row_wise")
+    fingerprint = done.stages["student"]["fingerprint"]
+    pattern = rf"{fingerprint}\.partial/checkpoint-6$"
+    process = tiny(*words, *every, processes=2, kill=pattern)
+    assert process.returncode != 0
+    partial = tiny.home / store / "fit" / f"{fingerprint}.partial"
+    assert (partial / "checkpoint-4" / "state.json").is_file()
+    assert not (partial / "checkpoint-6").exists()
+    process = tiny(*words)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert_same_curves(curves(tiny, done.outcome, "runs/store"), curves(tiny, json.loads(process.stdout), store))
+
+
+def test_a_batch_that_ranks_cannot_share_is_refused_on_all(tiny, config):
+    words = ("run", config, "--set", "exec.store=two/odd", "--set", "student.train.batch=511")
+    process = tiny(*words, processes=2)
+    # torchrun has an exit code of its own; it names that of each rank.
+    assert process.returncode != 0
+    text = "student.train.batch is 511, which 2 processes cannot share evenly"
+    assert process.stderr.count(text) == 1
+    assert "make it a multiple of 2" in process.stderr
+    assert "exitcode  : 2" in process.stderr
+    assert not (tiny.home / "two" / "odd").exists()
+
+
+def test_an_error_of_rank_0_is_raised_on_every_rank(tmp_path: Path):
+    script = tmp_path / "share.py"
+    script.write_text(SHARE)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    root = Path(__file__).parents[2]
+    command = [*torchrun, str(script), str(tmp_path)]
+    environment = {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    said = [(tmp_path / f"rank{rank}.txt").read_text() for rank in range(2)]
+    wanted = "log.parquet: no such file\n  fix: write it"
+    assert said == [f"{wanted} | ZeroDivisionError", f"{wanted} | StageError"]

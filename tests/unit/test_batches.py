@@ -1,0 +1,195 @@
+"""A batch is a function of (seed, step), cut by rank; epochs cover the data; negatives are rejected exactly."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from recdistill.data.batches import Sampler, make_batches, reject
+from recdistill.data.sequences import Sequences
+from recdistill.types import Candidates, Interactions, Labels
+from recdistill.world import World
+
+USERS, ITEMS = 12, 30
+TAKEN = np.random.default_rng(0).random((USERS, ITEMS)) < 0.3
+TAKEN[3] = True
+TAKEN[3, [7, 20]] = False  # a user of all but two items
+TRAIN = Interactions(
+    indptr=np.concatenate([[0], TAKEN.sum(1).cumsum()]),
+    items=np.nonzero(TAKEN)[1],
+    times=np.arange(TAKEN.sum()),
+)
+LABELS = Labels(
+    items=(np.arange(USERS * 3, dtype=np.int32).reshape(USERS, 3) % ITEMS,),
+    scores=(np.tile(np.float32([3, 2, 1]), (USERS, 1)),),
+    residual=(np.zeros(USERS, np.float32),),
+    per_shard=USERS,
+    facts={},
+)
+SAMPLER = Sampler(
+    train=TRAIN,
+    num_items=ITEMS,
+    sequences=Sequences.of(TRAIN),
+    batch=8,
+    negatives=5,
+    own_negatives=True,
+    history=4,
+    seed=3,
+)
+
+
+def draw(users, items, scores, generator):
+    noise = torch.randint(ITEMS, (len(users), 2), generator=generator)
+    return {
+        "term": Candidates(
+            items=torch.cat([items, noise], 1), teacher=torch.nn.functional.pad(scores, (0, 2)), ranked=3
+        )
+    }
+
+
+DISTILLED = replace(SAMPLER, labels=LABELS, list_users=6, drawer=draw)
+NAMES = ("users", "positives", "negatives", "history", "list_users", "list_history")
+
+
+def same(a, b):
+    terms = all(torch.equal(a.candidates[t].items, b.candidates[t].items) for t in a.candidates)
+    return terms and all(torch.equal(getattr(a, name), getattr(b, name)) for name in NAMES)
+
+
+def test_a_batch_is_a_function_of_seed_and_step():
+    first, second = make_batches(DISTILLED, World()), make_batches(DISTILLED, World())
+    forward = [first(step) for step in range(40)]
+    backward = [second(step) for step in reversed(range(40))][::-1]
+    assert all(same(a, b) for a, b in zip(forward, backward, strict=True))
+    assert not same(forward[0], forward[1])
+    assert not same(forward[0], make_batches(replace(DISTILLED, seed=4), World())(0))
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_hold_the_parts_of_the_one_batch(own, size):
+    sampler = replace(DISTILLED, own_negatives=own, list_users=8)
+    whole = make_batches(sampler, World())
+    ranks = [make_batches(sampler, World(rank=r, size=size)) for r in range(size)]
+    for step in (0, 1, 17):
+        one, parts = whole(step), [rank(step) for rank in ranks]
+        for name in NAMES:
+            if name == "negatives" and not own:
+                assert all(torch.equal(p.negatives, one.negatives) for p in parts)
+            else:
+                assert torch.equal(torch.cat([getattr(p, name) for p in parts]), getattr(one, name))
+        for field in ("items", "teacher"):
+            joined = torch.cat([getattr(p.candidates["term"], field) for p in parts])
+            assert torch.equal(joined, getattr(one.candidates["term"], field))
+        assert {p.candidates["term"].ranked for p in parts} == {3}
+
+
+def test_shapes_are_those_of_the_types():
+    one = make_batches(DISTILLED, World())(0)
+    assert one.users.shape == one.positives.shape == (8,)
+    assert one.negatives.shape == (8, 5)
+    assert one.history.shape == (8, 4)
+    assert one.list_users.shape == (6,)
+    assert one.list_history.shape == (6, 4)
+    assert make_batches(replace(SAMPLER, own_negatives=False), World())(0).negatives.shape == (5,)
+
+
+def epoch(sampler, number=0):
+    batch = make_batches(sampler, World())
+    steps = range(number * sampler.steps_per_epoch, (number + 1) * sampler.steps_per_epoch)
+    found = [batch(step) for step in steps]
+    return [pair for b in found for pair in zip(b.users.tolist(), b.positives.tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_every_interaction_comes_once_an_epoch(number):
+    whole = list(zip(*np.nonzero(TAKEN), strict=True))
+    divides = next(b for b in range(2, len(whole)) if len(whole) % b == 0)
+    assert sorted(epoch(replace(SAMPLER, batch=divides), number)) == sorted(whole)
+    short = epoch(SAMPLER, number)  # what is left over when the batch does not divide the log waits for luck
+    assert len(set(short)) == len(short) == len(whole) // 8 * 8
+
+
+def test_epochs_differ_in_their_order():
+    assert epoch(SAMPLER, 0) != epoch(SAMPLER, 1)
+
+
+def test_a_batch_larger_than_the_log_goes_round_it():
+    size = len(TRAIN)
+    users = make_batches(replace(SAMPLER, batch=2 * size), World())(0)
+    pairs = list(zip(users.users.tolist(), users.positives.tolist(), strict=True))
+    assert all(pairs.count(pair) == 2 for pair in set(pairs))
+    assert len(set(pairs)) == size
+
+
+def test_history_is_what_came_before_the_positive():
+    batch = make_batches(SAMPLER, World())
+    for step in range(5):
+        one = batch(step)
+        for user, positive, row in zip(one.users.tolist(), one.positives.tolist(), one.history.tolist(), strict=True):
+            mine = np.flatnonzero(TAKEN[user]).tolist()  # stored in time's order, which is the items' own here
+            past = mine[: mine.index(positive)][-4:]
+            assert row == [-1] * (4 - len(past)) + past
+
+
+def test_own_negatives_are_never_the_users_items():
+    batch = make_batches(SAMPLER, World())
+    for step in range(60):
+        one = batch(step)
+        most = one.users != 3
+        assert not TAKEN[one.users[most, None].numpy(), one.negatives[most].numpy()].any()
+
+
+def test_own_negatives_of_a_user_of_nearly_everything_are_not_its_items_either():
+    keys = torch.from_numpy(np.flatnonzero(TAKEN.reshape(-1)))
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(ITEMS, (4000, 1), generator=generator)
+    found = reject(torch.full((4000,), 3), drawn, keys, ITEMS, generator)
+    assert set(found[:, 0].tolist()) == {7, 20}
+
+
+def test_rejection_leaves_the_rest_uniform():
+    users = torch.full((4000,), 3)
+    keys = torch.from_numpy(np.flatnonzero(TAKEN.reshape(-1)))
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randint(ITEMS, (4000, 1), generator=generator)
+    found = reject(users, drawn, keys, ITEMS, generator)
+    free = [int((found == item).sum()) for item in (7, 20)]
+    assert sum(free) == 4000
+    assert abs(free[0] - free[1]) < 6 * 63  # six standard deviations of a fair coin
+
+
+def test_a_user_of_the_whole_catalogue_does_not_hang_rejection():
+    keys = torch.arange(4)
+    found = reject(torch.zeros(3, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.int64), keys, 4, torch.Generator())
+    assert found.shape == (3, 2)
+
+
+def test_shared_negatives_are_the_catalogue_when_they_would_exceed_it():
+    batch = make_batches(replace(SAMPLER, own_negatives=False, negatives=ITEMS), World())
+    assert batch(0).negatives.tolist() == list(range(ITEMS))
+
+
+def test_list_users_cover_everyone_each_round():
+    batch = make_batches(DISTILLED, World())
+    for start in (0, 2, 4):
+        seen = torch.cat([batch(step).list_users for step in (start, start + 1)])
+        assert sorted(seen.tolist()) == list(range(USERS))
+
+
+def test_lists_and_histories_are_those_of_their_users():
+    one = make_batches(DISTILLED, World())(5)
+    items, scores = LABELS.take(one.list_users.numpy())
+    assert one.candidates["term"].items[:, :3].tolist() == items.tolist()
+    assert one.candidates["term"].teacher[:, :3].tolist() == scores.tolist()
+    for user, row in zip(one.list_users.tolist(), one.list_history.tolist(), strict=True):
+        assert [item for item in row if item >= 0] == np.flatnonzero(TAKEN[user])[-4:].tolist()
+
+
+def test_without_labels_there_are_no_list_users():
+    one = make_batches(SAMPLER, World())(0)
+    assert len(one.list_users) == 0
+    assert one.candidates == {}
