@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from pipelines.commands import Json
-from pipelines.console import say, table
+from pipelines.console import Json, say, table
 from pipelines.models import Uri, registry_uri
 from recdistill.errors import ArtifactError
 

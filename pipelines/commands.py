@@ -12,13 +12,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from pipelines.console import say, table
+from pipelines.console import Json, say, table
 
 Sets = Annotated[
     tuple[str, ...],
     Parameter(name="--set", negative="", help="a.b=value on top of the file, read as YAML; may be given again."),
 ]
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object.")]
 File = Annotated[Path, Parameter(help="The YAML file of a run.")]
 
 

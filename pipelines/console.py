@@ -9,10 +9,13 @@ import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
-from typing import Any, TextIO
+from typing import Annotated, Any, TextIO
+
+from cyclopts import Parameter
 
 from recdistill.errors import ConfigError, RecdistillError
 
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object.")]
 INTERRUPTED = 130  # what shells report for control-C
 _kept: ContextVar[TextIO | None] = ContextVar("stdout", default=None)
 

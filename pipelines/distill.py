@@ -8,12 +8,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pipelines.release import Everything, release
 from recdistill import stages
 from recdistill.config import Config
 from recdistill.errors import ConfigError, RecdistillError, StageError
 from recdistill.measure import Judged
 from recdistill.models.spec import ExternalSpec, Fitted
-from recdistill.stages import Data, Run
+from recdistill.stages import Run
 from recdistill.types import Artifact, Release
 
 NAMES = ("ingest", "split", "scratch", "teacher", "labels", "student", "index", "evaluate", "latency", "promote")
@@ -25,16 +26,6 @@ class Made:
 
     name: str
     artifacts: Sequence[Artifact]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Everything:
-    """What a whole path leaves behind, for the report and the registry."""
-
-    data: Data
-    judged: Judged
-    evaluated: Artifact
-    timed: Artifact
 
 
 def path(config: Config, run: Run) -> Iterator[Made | Everything]:
@@ -147,8 +138,6 @@ def distill(config: Config, run: Run, *, until: str | None = None, command: str 
             made.append(step)
             if step.name == until:
                 return Outcome(name=config.name, made=made)
-    from pipelines.release import release
-
     done = run.world.share_local(lambda: release(config, run, everything, stage_rows(made), command))
     outcome = Outcome(name=config.name, made=made)
     return outcome if done is None else replace(outcome, report=done.report, release=done.release, shown=done.shown)

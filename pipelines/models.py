@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from pipelines.commands import Json
-from pipelines.console import say
+from pipelines.console import Json, say
 from recdistill.errors import ArtifactError
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ def lines() -> Log:
         written[what] = now
         if last:  # the same name may come again, for another seed or model, and is then a new start
             del started[what]
-        count = f"{done}/{total}" if total else str(done)
+        count = f"{done}/{total}" if total else (str(done) if done else "begins")
         print(f"{what}: {count} after {now - begin:.0f} s {pairs(values)}".rstrip(), file=sys.stderr, flush=True)
 
     return log

@@ -7,22 +7,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from recdistill import registry, tracking
 from recdistill.bundle import manifest_sha256
 from recdistill.config import Config
 from recdistill.errors import GateRejected
 from recdistill.gates import judge
-from recdistill.measure import read_json
+from recdistill.measure import Judged, read_json
 from recdistill.models.spec import ExternalSpec
 from recdistill.report import read_report, write_report
-from recdistill.stages import Run
+from recdistill.stages import Data, Run
 from recdistill.store import environment
 from recdistill.types import Artifact, Release
 
-if TYPE_CHECKING:
-    from pipelines.distill import Everything
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Everything:
+    """What a whole path leaves behind, for the report and the registry."""
+
+    data: Data
+    judged: Judged
+    evaluated: Artifact
+    timed: Artifact
 
 
 @dataclass(frozen=True, slots=True)

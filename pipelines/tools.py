@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.commands import Json
-from pipelines.console import say, table
+from pipelines.console import Json, say, table
 
 
 def doctor(*, json: Json = False) -> int:

@@ -55,7 +55,6 @@ TINY: dict[str, Any] = {
             "cross_layers": 1,
             "hidden": [16],
             "history": 8,
-            "dropout": 0.0,
         },
         "train": {"epochs": 2, "batch": 512, "negatives": 8},
     },

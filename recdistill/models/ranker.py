@@ -89,13 +89,12 @@ class Ranker(nn.Module):
         cross_layers: int,
         hidden: Sequence[int],
         heads: int,
-        dropout: float,
         history: int,
     ) -> None:
         super().__init__()
         self.user = Fields(table, "user", num_users, user_features, dim)
         self.item = Fields(table, "item", num_items, item_features, dim)
-        self.dim, self.heads, self.dropout = dim, heads, dropout
+        self.dim, self.heads = dim, heads
         self.person, self.thing = nn.Linear(self.user.size, dim), nn.Linear(self.item.size, dim)
         # What came last matters by its place, whatever it is: a learned bias a head and place, the latest last. It
         # starts as linear decay, steep in the first head and flat in the last (ALiBi, Press et al., ICLR 2022).
@@ -136,7 +135,7 @@ class Ranker(nn.Module):
             x = x0 * cross(x) + x
         deep = x0
         for layer in self.deep:
-            deep = nn.functional.dropout(torch.relu(layer(deep)), self.dropout, self.training)
+            deep = torch.relu(layer(deep))
         return self.head(torch.cat([x, deep], dim=2)).squeeze(2)
 
     def _attend(self, candidate: Tensor, past: Tensor, known: Tensor) -> Tensor:

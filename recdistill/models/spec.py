@@ -10,7 +10,6 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from recdistill.spec import Spec
 from recdistill.types import Artifact
 
-
 Dim = Annotated[int, Field(gt=0, multiple_of=4)]  # the embedding kernels read four numbers at a time
 
 
@@ -48,7 +47,6 @@ class RankerSpec(Spec):
     history: PositiveInt = 50
     heads: PositiveInt = 4
     """Of the attention over the history; they divide `dim`."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
 class ExternalSpec(Spec):

@@ -27,7 +27,9 @@ def scored(tiny) -> pl.DataFrame:
     rng = np.random.default_rng(5)
     users = pl.read_parquet(tiny.home / "d" / "users.parquet")["user_id"].to_list()
     items = pl.read_parquet(tiny.home / "d" / "items.parquet")["item_id"].to_list()
-    found = [(u, i, s) for u in users[:150] for i, s in zip(rng.choice(items, 40, False), rng.normal(size=40))]
+    found = [
+        (u, i, s) for u in users[:150] for i, s in zip(rng.choice(items, 40, False), rng.normal(size=40), strict=True)
+    ]
     found += [("stranger", items[0], 1.0), (users[0], -5, 9.0)]
     table = pl.DataFrame(found, schema={"user_id": pl.String, "item_id": pl.Int64, "score": pl.Float64}, orient="row")
     table.write_parquet(tiny.home / "scores.parquet")
