@@ -96,4 +96,7 @@ def _manifest(manifest: Manifest) -> str:
         **{name: value for name, value in manifest.facts.items() if not isinstance(value, (dict, list))},
     }
     files = [(name, f"{entry.size:,}", entry.sha256[:16]) for name, entry in sorted(manifest.files.items())]
-    return f"{table(facts.items(), ('what', 'value'))}\n\n{table(files, ('file', 'bytes', 'sha256'))}"
+    text = f"{table(facts.items(), ('what', 'value'))}\n\n{table(files, ('file', 'bytes', 'sha256'))}"
+    for finding in manifest.facts.get("lint", ()):  # what the linter says of a split is half of what it is
+        text += f"\n{finding['severity']}: {finding['name']}: {finding['text']}"
+    return text

@@ -29,6 +29,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         "quality": view.quality(report),
         "gain": view.gaps(report),
         "latency": view.latency(report),
+        "split": view.lint(report),
         "gates": view.gates(report),
     }
     for title, table in tables.items():

@@ -29,7 +29,7 @@ CASES = {
     "two_tower": (TwoTowerSpec(dim=4, history=5), TrainSpec(**TRAIN)),
     "two_tower hidden": (TwoTowerSpec(dim=4, history=5, hidden=(16,)), TrainSpec(**TRAIN | {"dense_lr": 0.01})),
     "ranker": (
-        RankerSpec(dim=8, history=5, heads=2, hidden=(16,), cross_layers=1, dropout=0.0),
+        RankerSpec(dim=8, history=5, heads=2, hidden=(16,), cross_layers=1),
         TrainSpec(**TRAIN | {"negatives": 8, "dense_lr": 0.01, "evaluate_every": 10}),
     ),
 }

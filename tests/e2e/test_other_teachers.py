@@ -74,7 +74,7 @@ def by_hand(tiny, stages, scored, depth):
     ingested, divided = tiny.at("ingest", stages["ingest"]), tiny.at("split", stages["split"])
     users = pl.read_parquet(ingested / "users.parquet")["user_id"].to_list()
     items = {item: row for row, item in enumerate(pl.read_parquet(ingested / "items.parquet")["item_id"].to_list())}
-    train = pl.read_ipc(divided / "train.arrow", memory_map=False)
+    train = pl.read_ipc(divided / "train.arrow")
     taken = set(zip(train["user"].to_list(), train["item"].to_list(), strict=True))
     given: dict[str, list[tuple[float, int]]] = {}
     for user, item, score in scored.rows():
@@ -117,7 +117,7 @@ def test_an_encoder_teaches_from_the_whole_catalogue(tiny, done):
     users, items = (np.load(teacher / f"{side}.npy").astype(np.float64) for side in ("users", "items"))
     np.testing.assert_allclose(np.linalg.norm(items, axis=1), 1, atol=1e-5)
     logits = users @ items.T / 0.1  # cosine over the temperature that MFSpec has unless told otherwise
-    train = pl.read_ipc(tiny.at("split", stages["split"]) / "train.arrow", memory_map=False)
+    train = pl.read_ipc(tiny.at("split", stages["split"]) / "train.arrow")
     logits[train["user"].to_numpy(), train["item"].to_numpy()] = -np.inf
     table = pl.read_ipc(f"{tiny.at('labels', stages['labels'])}/*.arrow")
     best = np.sort(logits, axis=1)[:, ::-1]
