@@ -60,7 +60,8 @@ class Run:
                 seconds=0.0,
             )
             return Artifact(path=path, manifest=stub, hit=state == "hit")
-        self.log(step.stage, 0, 0, {})
+        if not step.collective:  # a training tells of itself
+            self.log(step.stage, 0, 0, {})
         return store.build(self.store, self.world, step, work)
 
 
