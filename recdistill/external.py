@@ -53,7 +53,7 @@ def external_lister(
     items = dataset.item_ids.alias("item_id").to_frame().with_row_index("item").cast({"item": pl.Int64}).lazy()
     for name, ids in (("user_id", dataset.user_ids), ("item_id", dataset.item_ids)):
         theirs = frame.collect_schema()[name]
-        if theirs.is_integer() != ids.dtype.is_integer():
+        if theirs.is_integer() != ids.dtype.is_integer() or not (theirs.is_integer() or theirs == ids.dtype):
             what = f"ids of type {theirs} where the log has {ids.dtype}"
             raise DataError(what, where=f"{spec.path}: {name}", fix="write them as the log does")
     joined = frame.join(users, on="user_id").join(items, on="item_id").select("user", "item", "score")

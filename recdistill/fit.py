@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,9 @@ def fit(
 
     def save(now: Progress) -> None:
         if now.step % checkpoint_every == 0 and now.step < steps:
+            # What the ranks have summed each for itself is averaged, or the others' part would be lost on the way.
+            sums = {k: torch.tensor(v, dtype=torch.float64) for k, v in (now.sums or {}).items()}
+            now = replace(now, sums=_mean(sums, world))
             save_checkpoint(out, model, now.step, _plain(now), world)
 
     at = train(

@@ -93,6 +93,7 @@ def read_facts(path: Path) -> Mapping[str, Any]:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
         assert all(isinstance(facts[name], int) for name in ("num_users", "num_items", "depth", "per_shard"))
+        assert min(facts["per_shard"], facts["depth"]) > 0, "a shard or a list of no length"
     except FileNotFoundError:
         raise ArtifactError("not a label store: there is no labels.json", where=str(path), fix=REBUILD) from None
     except (ValueError, KeyError, TypeError, AssertionError) as cause:

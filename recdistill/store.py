@@ -124,6 +124,10 @@ def _begin(path: Path, *, resumes: bool) -> None:
     if not resumes:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=True)
+    # What a killed run was writing when it died is no part of the result.
+    (partial / MANIFEST).unlink(missing_ok=True)
+    for leftover in partial.rglob(".*.tmp"):
+        leftover.unlink()
 
 
 def _seal(path: Path, step: Step, facts: Mapping[str, Any] | None, started: float, processes: int) -> None:
@@ -162,15 +166,15 @@ def open_artifact(path: Path, *, hit: bool = False) -> Artifact:
     """
     try:
         raw = json.loads((path / MANIFEST).read_text())
+        if raw["format"] > FORMAT:
+            what = f"written in format {raw['format']}; this version reads up to {FORMAT}"
+            raise ArtifactError(what, where=str(path), fix="upgrade recdistill, or delete the directory and run again")
         manifest = Manifest(**raw | {"files": {k: FileEntry(**v) for k, v in raw["files"].items()}})
     except FileNotFoundError:
         raise ArtifactError(f"no {MANIFEST}: not a whole artifact", where=str(path), fix=_REBUILD) from None
     except (ValueError, TypeError, KeyError, AttributeError) as cause:
         newer = f"{MANIFEST} cannot be read ({cause})"
         raise ArtifactError(newer, where=str(path), fix=_REBUILD) from cause
-    if manifest.format > FORMAT:
-        what = f"written in format {manifest.format}; this version reads up to {FORMAT}"
-        raise ArtifactError(what, where=str(path), fix="upgrade recdistill, or delete the directory and run again")
     for name, entry in manifest.files.items():
         file = path / name
         if not file.resolve().is_relative_to(path.resolve()):

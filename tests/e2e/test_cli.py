@@ -74,9 +74,9 @@ def test_check_says_ok(tmp_path: Path) -> None:
 
 
 def test_check_prints_the_resolved_configuration_as_json(tmp_path: Path) -> None:
-    done = run("check", str(config(tmp_path)), "--set", "student.model.dim=2", "--json", cwd=tmp_path)
+    done = run("check", str(config(tmp_path)), "--set", "student.model.dim=12", "--json", cwd=tmp_path)
     assert done.returncode == 0
-    assert json.loads(done.stdout)["config"]["student"]["model"]["dim"] == 2
+    assert json.loads(done.stdout)["config"]["student"]["model"]["dim"] == 12
 
 
 def test_check_names_every_problem_and_exits_2(tmp_path: Path) -> None:

@@ -92,7 +92,6 @@ def test_what_two_processes_began_one_goes_on_with(tiny, done, config):
     """The student's second checkpoint is the last thing its two processes leave; one process ends the run."""
     store = "two/left"
     lend_labels(tiny, done, store)
-    lend_labels(tiny, done, store)
     words = ("run", config, "--json", "--until", "student", "--set", f"exec.store={store}")
     every = ("--set", "exec.checkpoint_every=2", "--set", "exec.tables=row_wise")
     fingerprint = done.stages["student"]["fingerprint"]
