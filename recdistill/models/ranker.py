@@ -123,9 +123,11 @@ class Ranker(nn.Module):
         identity = entity[:, : self.dim]
         # Each side's fields are mixed once an entity, not once a pair; only what follows is paid for every pair.
         here, past = where[: items.numel()], where[items.numel() :]
-        candidate = self.thing(entity)[here].view(batch, k, self.dim)
+        candidate = _pick(self.thing(entity), here).view(batch, k, self.dim)
         attended = self._attend(
-            identity[here].view(batch, k, self.dim), identity[past].view(batch, -1, self.dim), history >= 0
+            _pick(identity, here).view(batch, k, self.dim),
+            _pick(identity, past).view(batch, -1, self.dim),
+            history >= 0,
         )
         person = self.person(self.user.assemble(self.user.table(*self.user.bags(users)), users))
         person = person.unsqueeze(1).expand(-1, k, -1)
@@ -160,3 +162,8 @@ class Ranker(nn.Module):
         rows, where = torch.unique(flat, return_inverse=True)
         size = min(len(flat), len(self.item.counts) + 1)
         return nn.functional.pad(rows, (0, size - len(rows)), value=-1), where
+
+
+def _pick(rows: Tensor, where: Tensor) -> Tensor:
+    """Return `rows[where]` by an operator whose gradient adds up in one order: plain indexing races between threads."""
+    return nn.functional.embedding(where, rows)
