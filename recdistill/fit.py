@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from recdistill.models.spec import RankerSpec, TrainSpec
 from recdistill.models.tables import Distributed, Layout, PlainTable, Table, distribute
 from recdistill.scoring import recommend, vectors
 from recdistill.store import aside, write_text
-from recdistill.train import Progress, train
+from recdistill.train import Progress, finite, train
 from recdistill.types import Candidates, Dataset, Int, Labels, Log
 from recdistill.world import World
 
@@ -72,12 +72,12 @@ def fit(
         weights = model.gather()
         return world.share(lambda: _keep_best(out, step, weights, plain, judge))
 
-    def save(now: Progress) -> None:
+    def save(now: Progress, sums: Mapping[str, Tensor]) -> None:
         if now.step % checkpoint_every == 0 and now.step < steps:
             # What the ranks have summed each for itself is averaged, or the others' part would be lost on the way.
-            sums = {k: torch.tensor(v, dtype=torch.float64) for k, v in (now.sums or {}).items()}
-            now = replace(now, sums=_mean(sums, world))
-            save_checkpoint(out, model, now.step, _plain(now), world)
+            means = _mean({name: value.clone() for name, value in sums.items()}, world)
+            finite(means, now.step)
+            save_checkpoint(out, model, now.step, asdict(replace(now, sums=means)), world)
 
     at = train(
         model,
@@ -197,17 +197,6 @@ def _resume(out: Path, model: Distributed, world: World) -> Progress:
     if found is None:
         return Progress()
     return Progress(**found | {"curve": tuple(found["curve"])})
-
-
-def _plain(at: Progress) -> dict[str, Any]:
-    return {
-        "step": at.step,
-        "best_step": at.best_step,
-        "best": at.best,
-        "waited": at.waited,
-        "sums": dict(at.sums or {}),
-        "curve": [dict(point) for point in at.curve],
-    }
 
 
 def _finish(out: Path, at: Progress, plain: Model, dataset: Dataset, sequences: Sequences, history: int) -> None:

@@ -21,9 +21,9 @@ def headline(report: Row) -> str:
     teacher_time, student_time = (total(report, m) for m in ("teacher", student))
     if teacher_time and student_time:
         if ratio := _ratio(teacher_time["p50_ms"], student_time["p50_ms"]):
-            parts.append(f"answers {_times(ratio, 'faster', 'slower')} than the teacher")
+            parts.append(f"answers {_times(ratio, 'faster than', 'slower than', 'as fast as')} the teacher")
         if ratio := _ratio(teacher_time["size_bytes"], student_time["size_bytes"]):
-            parts.append(f"is {_times(ratio, 'smaller', 'larger')}")
+            parts.append(f"is {_times(ratio, 'smaller', 'larger', 'as large')}")
     kept = _ratio(value(report, student), value(report, "teacher"))
     if kept is not None:
         whose = "its" if parts else "the teacher's"
@@ -111,6 +111,8 @@ def _ratio(a: float | None, b: float | None) -> float | None:
     return a / b if a and b and a > 0 and b > 0 else None
 
 
-def _times(ratio: float, more: str, less: str) -> str:
+def _times(ratio: float, more: str, less: str, same: str) -> str:
     big, word = max(ratio, 1 / ratio), more if ratio >= 1 else less
+    if big < 1.05:
+        return f"about {same}"
     return f"{big:.{0 if big >= 10 else 1}f} times {word}"

@@ -36,7 +36,7 @@ def train(
     patience: int,
     mean: Callable[[dict[str, Tensor]], dict[str, float]],
     log: Callable[[int, Mapping[str, float]], None],
-    save: Callable[[Progress], None],
+    save: Callable[[Progress, Mapping[str, Tensor]], None],
     evaluate: Callable[[int], float | None],
 ) -> Progress:
     """Advance from `at` to step `steps`, or until `patience` validations bring no gain.
@@ -56,7 +56,7 @@ def train(
         if at.step % every == 0 or at.step == steps:
             since = every if at.step % every == 0 else at.step % every
             means = {name: value / since for name, value in mean(sums).items()}
-            _finite(means, at.step)
+            finite(means, at.step)
             valid = evaluate(at.step)
             better = valid is None or valid > at.best  # with nothing to validate on, the latest is the one to keep
             at = replace(
@@ -73,11 +73,12 @@ def train(
             model.module.train()
         else:
             log(at.step, {})
-        save(replace(at, sums={name: float(value) for name, value in sums.items()}))
+        save(at, sums)
     return at
 
 
-def _finite(means: Mapping[str, float], step: int) -> None:
+def finite(means: Mapping[str, float], step: int) -> None:
+    """Raise StageError, which names the loss and the step, unless every one of `means` is finite."""
     for name, value in means.items():
         if not np.isfinite(value):
             raise StageError(
