@@ -56,15 +56,15 @@ def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping
     tracking.initialise(uri, run.store)
     bundle = all_.judged.index.path / "bundle"
     version = registry.find_version(uri, model, manifest_sha256(bundle))
-    if version is None:
+    if _decided(uri, model, version):  # show what it was decided by
+        report, gates = _earlier(out, report), None
+    else:  # new, or registered by a run that was killed before it came to a verdict
         gates = _judge(config, report, bundle, uri)
-    else:  # decided before: show what it was decided by
-        report = _earlier(out, report)
-        gates = None
+        _verdict(report, gates)
+        write_report(report, out)
+    report["verdict"]["model"] = model
     try:
         if version is None:
-            _verdict(report, model, None, gates or ())
-            write_report(report, out)
             run_id = _record(config, all_, stages, out, uri)
             version = registry.register(uri, model, bundle, run_id, _tags(all_))
         released = registry.promote(uri, model, version, gates=gates)
@@ -73,7 +73,6 @@ def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping
         text = "registered, but not promoted"
         reasons = refusal.reasons or report["verdict"]["reasons"]
         report["verdict"] |= {"promoted": False, "version": version, "text": text, "reasons": reasons}
-        report["verdict"]["model"] = model
         write_report(report, out)
         what = f"{model} version {version} is registered, but its gates refuse it"
         raise GateRejected(what, reasons=reasons, fix=f"read {out / 'report.html'}") from refusal
@@ -185,15 +184,15 @@ def _judge(config: Config, report: dict[str, Any], bundle: Path, uri: str) -> tu
     return gates
 
 
-def _verdict(report: dict[str, Any], model: str, version: int | None, gates: Sequence[Any]) -> None:
+def _decided(uri: str, model: str, version: int | None) -> bool:
+    """Say whether gates have been judged for `version`; its registration alone says nothing of them."""
+    return version is not None and any(v["version"] == version and "gate" in v for v in registry.history(uri, model))
+
+
+def _verdict(report: dict[str, Any], gates: Sequence[Any]) -> None:
     failed = [g.reason for g in gates if not g.passed]
-    report["verdict"] = {
-        "promoted": not failed,
-        "text": "passed its gates" if not failed else "registered, but not promoted",
-        "reasons": failed,
-        "model": model,
-        "version": version,
-    }
+    text = "passed its gates" if not failed else "registered, but not promoted"
+    report["verdict"] = {"promoted": not failed, "text": text, "reasons": failed, "version": None}
 
 
 def _earlier(out: Path, report: dict[str, Any]) -> dict[str, Any]:
