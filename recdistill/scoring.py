@@ -12,8 +12,8 @@ from recdistill.data.sequences import Sequences
 from recdistill.models.build import Model
 from recdistill.models.encoders import Group, unit
 from recdistill.models.ranker import Ranker
-from recdistill.topk import TopK, blocks, exact_topk, pairs, select
-from recdistill.types import Dataset, Float, Int, Interactions, Vectors
+from recdistill.topk import SCORES_PER_BLOCK, TopK, blocks, exact_topk, pairs, select
+from recdistill.types import Dataset, Float, Int, Interactions, Past, Vectors
 
 USERS_PER_BLOCK = 8192
 PAIRS_PER_BLOCK = 100_000  # of a ranker, whose pair costs some kilobytes on the way
@@ -39,7 +39,9 @@ def vectors(model: Model, dataset: Dataset, sequences: Sequences, history: int) 
     trained[torch.from_numpy(np.array(dataset.train.items))] = True
     rows = torch.arange(dataset.num_items)
     nobody = torch.zeros(0, dtype=torch.int64)
-    _, items = model.vectors(nobody, torch.zeros(0, history, dtype=torch.int64), torch.where(trained, rows, -1))
+    _, items = model.vectors(
+        nobody, Past(items=torch.zeros(0, history, dtype=torch.int64)), torch.where(trained, rows, -1)
+    )
     return Vectors(
         users=torch.cat(users).numpy() if users else np.zeros((0, items.shape[1]), np.float32),
         items=unit(items, model.space).numpy(),
@@ -50,8 +52,58 @@ def vectors(model: Model, dataset: Dataset, sequences: Sequences, history: int) 
 Chooser = Callable[[Int], Int]
 """Users [n] -> the item rows a ranker scores for each, [n,C], -1 where there are fewer."""
 
+Scorer = Callable[[Int, Tensor | None], Tensor]
+"""(users [n], items [n,C], None for the whole catalogue) -> their scores [n,C or I], at -1 whatever comes."""
+
+
+def encoder_scorer(users: Float, items: Float) -> Scorer:
+    """Return the scores of an encoder from vectors whose inner product is its logit."""
+    left, right = torch.from_numpy(np.array(users)), torch.from_numpy(np.array(items))
+
+    def score(rows: Int, asked: Tensor | None) -> Tensor:
+        mine = left[torch.from_numpy(rows)]
+        if asked is None:
+            return mine @ right.T
+        return torch.bmm(right[asked.clamp(min=0)], mine.unsqueeze(2)).squeeze(2)
+
+    return score
+
+
+def ranker_scorer(model: Ranker, sequences: Sequences, history: int, num_items: int) -> Scorer:
+    """Return the scores of a ranker, which reads `history` items of `sequences`."""
+    model.eval()
+    everything = torch.arange(num_items)
+
+    def score(rows: Int, asked: Tensor | None) -> Tensor:
+        users = torch.from_numpy(rows)
+        items = everything.expand(len(rows), -1) if asked is None else asked
+        return _pairs(model, users, sequences.latest(users, history), items)
+
+    return score
+
 
 @torch.inference_mode()
+def ranked(
+    scorer: Scorer, users: Int, k: int, *, num_items: int, seen: Interactions | None, choose: Chooser | None = None
+) -> TopK:
+    """Return the best `k` of each user's candidates, the whole catalogue if `choose` is None.
+
+    The residual is over the candidates that were scored, not over items nobody looked at.
+    """
+    found = []
+    everything = torch.arange(num_items)
+    for start, stop in blocks(len(users), 256 if choose else max(1, min(64, SCORES_PER_BLOCK // num_items))):
+        block = users[start:stop]
+        items = everything.expand(len(block), -1) if choose is None else torch.from_numpy(choose(block))
+        scores = scorer(block, None if choose is None else items).masked_fill(items < 0, -torch.inf)
+        if seen is not None:
+            scores = _mask(scores, items, seen, block, whole=choose is None)
+        best = select(scores, k)
+        chosen = items.gather(1, best.items.clamp(min=0)).masked_fill(best.items < 0, -1)
+        found.append(TopK(best.scores, chosen, best.residual))
+    return TopK(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+
+
 def rank(
     model: Ranker,
     users: Int,
@@ -63,32 +115,16 @@ def rank(
     seen: Interactions | None,
     choose: Chooser | None = None,
 ) -> TopK:
-    """Return a ranker's best `k` of each user's candidates, the whole catalogue if `choose` is None.
-
-    The residual is over the candidates that were scored, not over items nobody looked at.
-    """
-    model.eval()
-    found = []
-    everything = torch.arange(num_items)
-    for start, stop in blocks(len(users), 64 if choose is None else 256):
-        block = users[start:stop]
-        rows = torch.from_numpy(block)
-        past = sequences.latest(rows, history)
-        items = everything.expand(len(block), -1) if choose is None else torch.from_numpy(choose(block))
-        scores = _pairs(model, rows, past, items).masked_fill(items < 0, -torch.inf)
-        if seen is not None:
-            scores = _mask(scores, items, seen, block, whole=choose is None)
-        best = select(scores, k)
-        chosen = items.gather(1, best.items.clamp(min=0)).masked_fill(best.items < 0, -1)
-        found.append(TopK(best.scores, chosen, best.residual))
-    return TopK(*(torch.cat(parts) for parts in zip(*found, strict=True)))
+    """Return a ranker's best `k` of each user's candidates: `ranked` by `ranker_scorer`."""
+    scorer = ranker_scorer(model, sequences, history, num_items)
+    return ranked(scorer, users, k, num_items=num_items, seen=seen, choose=choose)
 
 
-def _pairs(model: Ranker, users: Tensor, history: Tensor, items: Tensor) -> Tensor:
+def _pairs(model: Ranker, users: Tensor, past: Past, items: Tensor) -> Tensor:
     """Return the scores of `items` [B,C] in blocks of columns, so that memory does not grow with the catalogue."""
     width = max(1, PAIRS_PER_BLOCK // max(1, len(users)))
     parts = [
-        model.score(users, history, [Group(items[:, start:stop])])[0] for start, stop in blocks(items.shape[1], width)
+        model.score(users, past, [Group(items[:, start:stop])])[0] for start, stop in blocks(items.shape[1], width)
     ]
     return torch.cat(parts, dim=1)
 

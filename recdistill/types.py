@@ -16,6 +16,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from recdistill.errors import ArtifactError
+
 if TYPE_CHECKING:  # the data stages run without torch, whose import alone takes a second
     from torch import Tensor
 
@@ -32,11 +34,16 @@ def quiet(what: str, done: int, total: int, values: Mapping[str, float]) -> None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interactions:
-    """Who took what, as CSR: user `u` took `items[indptr[u]:indptr[u+1]]`, by time, then item."""
+    """Who took what, as CSR: user `u` took `items[indptr[u]:indptr[u+1]]`, by time, then item.
+
+    Weights and events are those of the one row that ingest kept of each (user, item).
+    """
 
     indptr: Int  # [U+1]
     items: Int  # [n]
     times: Int | None = None  # [n]
+    weights: Float | None = None  # [n] where the log names a column of weights
+    events: NDArray[np.int16] | None = None  # [n] codes into Dataset.events, -1 where the row names none
 
     @property
     def num_users(self) -> int:
@@ -54,9 +61,9 @@ class Interactions:
 class Features:
     """The encoded feature columns of one side; code 0 means missing or unknown."""
 
-    sizes: Mapping[str, int] = field(default_factory=dict)  # codes of each categorical and multi column, 0 included
+    sizes: Mapping[str, int] = field(default_factory=dict)  # codes of each column below that has them, 0 included
     categorical: Mapping[str, Int] = field(default_factory=dict)  # name -> codes [rows]
-    multi: Mapping[str, tuple[Int, Int]] = field(default_factory=dict)  # name -> (offsets [rows+1], codes)
+    multi: Mapping[str, tuple[Int, Int]] = field(default_factory=dict)  # name -> (offsets [rows+1], codes); hashed too
     numeric: Mapping[str, Float] = field(default_factory=dict)  # name -> standardised values [rows], missing 0
 
 
@@ -71,6 +78,7 @@ class Dataset:
     test: Interactions
     user_features: Features = Features()
     item_features: Features = Features()
+    events: tuple[str, ...] = ()  # what the codes of Interactions.events mean, in order of their text
 
     @property
     def num_users(self) -> int:
@@ -98,10 +106,13 @@ class Labels:
     """
 
     items: tuple[NDArray[np.int32], ...]  # each [<= per_shard,K]
-    scores: tuple[Float, ...]  # each [<= per_shard,K]
+    scores: tuple[NDArray[Any], ...]  # each [<= per_shard,K], f32 or f16
     residual: tuple[Float, ...]  # each [<= per_shard], logsumexp of the teacher's scores outside the list
     per_shard: int
     facts: Mapping[str, Any]  # teacher, score space, coverage: see labels.py
+    # What not every teacher gives: logq and fold, each [<= per_shard,K]; rest_items, rest_scores, rest_logq, each
+    # [<= per_shard,R]. See `Lists` in labels.py.
+    extra: Mapping[str, tuple[NDArray[Any], ...]] = field(default_factory=dict)
 
     @property
     def depth(self) -> int:
@@ -121,6 +132,22 @@ class Labels:
             items[at], scores[at] = self.items[s][row[at]], self.scores[s][row[at]]
         return items, scores
 
+    def column(self, name: str, users: Int) -> NDArray[Any]:
+        """Return the column `name` of `users` [n]: `residual` [n], or one of `extra` [n,K or R]; as f32 or int64.
+
+        Raises ArtifactError if these labels do not have it.
+        """
+        shards = {"residual": self.residual, **self.extra}.get(name)
+        if shards is None:
+            fix = "write them again with a teacher, and labels settings, that give it"
+            raise ArtifactError(f"these labels have no column {name}", where="labels", fix=fix)
+        kind = np.float32 if shards[0].dtype.kind == "f" else np.int64
+        found = np.empty((len(users), *shards[0].shape[1:]), dtype=kind)
+        shard, row = np.divmod(users, self.per_shard)
+        for s in np.unique(shard):
+            found[shard == s] = shards[s][row[shard == s]]
+        return found
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidates:
@@ -132,15 +159,36 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What a model may read of each user before it scores: the items, and when they were taken if the log says.
+
+    The moment of a row is that of its latest item, in training as when lists are made, so nothing is read that a
+    model would not know when it is asked.
+    """
+
+    items: Tensor  # [B,L], -1 where shorter, the latest last
+    times: Tensor | None = None  # [B,L] microseconds, 0 where shorter; None where the log has none
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def to(self, device: str) -> Past:
+        """Return it on `device`."""
+        return Past(items=self.items.to(device), times=None if self.times is None else self.times.to(device))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One rank's slice of the global batch that step `step` defines."""
 
     users: Tensor  # [B]
-    positives: Tensor  # [B]
+    positives: Tensor  # [B], or [B,L] with one after each place of the past, -1 where there is none
     negatives: Tensor  # [N] shared by the batch, or [B,N] of each row
-    history: Tensor  # [B,L], -1 where shorter, the latest last
+    past: Past  # of each row
+    count: float  # targets of the global batch, divided by the ranks: what a sum of losses is divided by
+    tasks: Mapping[str, Tensor] = field(default_factory=dict)  # by head, [B]: what was declared of the positive
     list_users: Tensor  # [R] users whose teacher lists are compared; none without distillation
-    list_history: Tensor  # [R,L]
+    list_past: Past  # of each of them
     candidates: Mapping[str, Candidates] = field(default_factory=dict)  # by term
 
 

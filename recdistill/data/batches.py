@@ -71,7 +71,7 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
             negatives = torch.arange(sampler.num_items)
         else:
             negatives = torch.randint(sampler.num_items, (sampler.negatives,), generator=generator)
-        list_users, history = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0, dtype=torch.int64)
+        list_users = torch.zeros(0, dtype=torch.int64)
         candidates: Mapping[str, Candidates] = {}
         if sampler.labels is not None and sampler.drawer is not None:
             chosen = listed[take(2, step, sampler.list_users, len(listed))]
@@ -80,14 +80,14 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
             drawn_lists = sampler.drawer(chosen, torch.from_numpy(items), torch.from_numpy(scores), generator)
             candidates = {name: _cut(c, part, world.device) for name, c in drawn_lists.items()}
             list_users = chosen[part]
-            history = sampler.sequences.latest(list_users, sampler.history)
         return Batch(
             users=users[mine].to(world.device),
             positives=positive[mine].to(world.device),
             negatives=negatives.to(world.device),
-            history=sampler.sequences.before(rows[mine], sampler.history).to(world.device),
+            past=sampler.sequences.before(rows[mine], sampler.history).to(world.device),
+            count=sampler.batch / world.size,
             list_users=list_users.to(world.device),
-            list_history=history.to(world.device),
+            list_past=sampler.sequences.latest(list_users, sampler.history).to(world.device),
             candidates=candidates,
         )
 

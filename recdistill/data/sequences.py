@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recdistill.types import Interactions
+from recdistill.types import Interactions, Past
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """A user's training items in the order a model may read them; `timed` says whether that order is time's.
+    """A user's training items in the order a model may read them; `times` says whether that order is time's.
 
     A log without times has no before. There, a history is the user's other items, in an order shuffled once: the
     stored order is that of item rows, which says something of the items and nothing of the user.
@@ -23,7 +23,7 @@ class Sequences:
     items: Tensor  # [n]
     place: Tensor  # [n] where each interaction of the log stands in `items`
     owner: Tensor  # [n] the user at each place of `items`
-    timed: bool
+    times: Tensor | None  # [n] microseconds, of each place of `items`
 
     @classmethod
     def of(cls, train: Interactions) -> Sequences:
@@ -40,17 +40,19 @@ class Sequences:
             items=torch.from_numpy(np.array(train.items)[order]),
             place=torch.from_numpy(place),
             owner=torch.from_numpy(users),
-            timed=train.times is not None,
+            times=None if train.times is None else torch.from_numpy(np.array(train.times)),
         )
 
-    def before(self, rows: Tensor, length: int) -> Tensor:
-        """Return what a model may know at each interaction `rows` [B] of the log: [B,length], -1 where shorter.
+    @property
+    def timed(self) -> bool:
+        return self.times is not None
+
+    def before(self, rows: Tensor, length: int) -> Past:
+        """Return what a model may know at each interaction `rows` [B] of the log, `length` items of it.
 
         With times the items before it, the latest last (at one moment, those of smaller rows); without, the user's
         other items. Never the item itself.
         """
-        if length == 0:
-            return torch.zeros(len(rows), 0, dtype=torch.int64)
         at = self.place[rows].unsqueeze(1)
         start = self.indptr[self.owner[self.place[rows]]].unsqueeze(1)
         back = torch.arange(length, 0, -1)
@@ -59,11 +61,24 @@ class Sequences:
         else:
             size = self.indptr[self.owner[self.place[rows]] + 1].unsqueeze(1) - start
             wanted, known = start + (at - start - back) % size.clamp(min=1), back < size
-        return torch.where(known, self.items[wanted.clamp(min=0)], -1)
+        return self._read(wanted, known)
 
-    def latest(self, users: Tensor, length: int) -> Tensor:
-        """Return the last `length` items of `users` [B], the latest last: [B,length], -1 where shorter."""
-        if length == 0 or not len(self.items):
-            return torch.full((len(users), length), -1)
+    def latest(self, users: Tensor, length: int) -> Past:
+        """Return the last `length` items of `users` [B]."""
         wanted = self.indptr[users + 1].unsqueeze(1) - torch.arange(length, 0, -1)
-        return torch.where(wanted >= self.indptr[users].unsqueeze(1), self.items[wanted.clamp(min=0)], -1)
+        return self._read(wanted, wanted >= self.indptr[users].unsqueeze(1))
+
+    def _read(self, wanted: Tensor, known: Tensor) -> Past:
+        """Return the items at the places `wanted` [B,L], where `known` [B,L]."""
+        if not len(self.items):
+            return Past(items=torch.full(wanted.shape, -1))
+        at = wanted.clamp(min=0)
+        times = None if self.times is None else torch.where(known, self.times[at], 0)
+        return Past(items=torch.where(known, self.items[at], -1), times=times)
+
+
+def joined(first: Past, second: Past) -> Past:
+    """Return the rows of both, the first ones first."""
+    both = first.times is not None and second.times is not None
+    times = torch.cat([first.times, second.times]) if both else None  # pyrefly: ignore
+    return Past(items=torch.cat([first.items, second.items]), times=times)

@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Generator, Tensor, nn
 
+from recdistill.data.sequences import joined
 from recdistill.distill import draws, losses
 from recdistill.distill.spec import ListTermSpec
 from recdistill.models.encoders import Encoder, Group
@@ -66,15 +67,15 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses by name, each weighted and averaged over this rank's rows."""
         lists = [batch.candidates[term.name] for term in self.terms]
-        users, history = batch.users, batch.history
+        users, past = batch.users, batch.past
         own = slice(None) if not lists else slice(len(users))
         listed = slice(len(users), None)
         if lists:
-            users, history = torch.cat([users, batch.list_users]), torch.cat([history, batch.list_history])
+            users, past = torch.cat([users, batch.list_users]), joined(past, batch.list_past)
         groups = [Group(batch.positives.unsqueeze(1), own), Group(batch.negatives, own)]
         groups += [Group(c.items, listed) for c in lists]
-        positive, negatives, *scores = self.model.score(users, history, groups)
-        found = {"task": self._task(batch, positive[:, 0], negatives).mean()}
+        positive, negatives, *scores = self.model.score(users, past, groups)
+        found = {"task": self._task(batch, positive[:, 0], negatives).sum() / batch.count}
         for term, candidates, score in zip(self.terms, lists, scores, strict=True):
             found[term.name] = term.weight * term.loss(score, candidates).mean()
         return found

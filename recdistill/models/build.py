@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from recdistill.models.encoders import MF, TwoTower
+from recdistill.models.lightgcn import LightGCN
 from recdistill.models.ranker import Ranker
-from recdistill.models.spec import MFSpec, ModelSpec, TwoTowerSpec
+from recdistill.models.spec import LightGCNSpec, MFSpec, ModelSpec, TwoTowerSpec
 from recdistill.models.tables import TableFactory
 from recdistill.types import Dataset
 
-Model = MF | TwoTower | Ranker
+Model = MF | TwoTower | LightGCN | Ranker
 
 
 def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) -> Model:
@@ -20,6 +21,8 @@ def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) 
         sizes = {"num_users": dataset.num_users, "num_items": dataset.num_items}
         if isinstance(spec, MFSpec):
             return MF(table, **sizes, dim=spec.dim, space=spec.space, temperature=spec.temperature)
+        if isinstance(spec, LightGCNSpec):
+            return LightGCN(table, **sizes, train=dataset.train, **spec.model_dump(exclude={"kind"}))
         if isinstance(spec, TwoTowerSpec):
             settings = spec.model_dump(exclude={"kind", "history"})
             return TwoTower(table, **sizes, **settings)
@@ -34,4 +37,4 @@ def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) 
 
 def history_length(spec: ModelSpec) -> int:
     """Return how many past items the model reads."""
-    return 0 if isinstance(spec, MFSpec) else spec.history
+    return 0 if isinstance(spec, MFSpec | LightGCNSpec) else spec.history

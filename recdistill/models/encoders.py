@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from recdistill.models.tables import TableFactory
-from recdistill.types import Space
+from recdistill.types import Past, Space
 
 MOST_SCORES = 2**26  # of a step's table of everyone's score of everything, 256 MB
 
@@ -33,13 +33,13 @@ class MF(nn.Module):
         self.user = table("user", num_users, dim)
         self.item = table("item", num_items, dim)
 
-    def vectors(self, users: Tensor, history: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
+    def vectors(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return the vectors of `users` [B] (-1: unknown, zeros) and `items` [n] (-1: none, zeros): [B,D], [n,D]."""
         return self.user(*_single(users)), self.item(*_single(items))
 
-    def score(self, users: Tensor, history: Tensor, groups: Sequence[Group]) -> list[Tensor]:
-        """Return the scores of each group, [rows,K]; users [B], history [B,L]. One lookup a table serves them all."""
-        return _score(self, users, history, groups)
+    def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
+        """Return the scores of each group, [rows,K]; users [B]. One lookup a table serves them all."""
+        return score_by_vectors(self, users, past, groups)
 
 
 class TwoTower(nn.Module):
@@ -68,8 +68,9 @@ class TwoTower(nn.Module):
         widths = [2 * dim, *hidden, dim] if hidden else []
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
-    def vectors(self, users: Tensor, history: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the vectors of `users` [B] with `history` [B,L] and of `items` [n] (-1: none): [B,D], [n,D]."""
+    def vectors(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of `users` [B] with their `past` and of `items` [n] (-1: none): [B,D], [n,D]."""
+        history = past.items
         if self.training and self.id_dropout:
             users = users.masked_fill(hidden(users, history, self.id_dropout), -1)
         known = history >= 0
@@ -84,12 +85,21 @@ class TwoTower(nn.Module):
             x = layer(torch.relu(x) if i else x)
         return x, found
 
-    def score(self, users: Tensor, history: Tensor, groups: Sequence[Group]) -> list[Tensor]:
-        """Return the scores of each group, [rows,K]; users [B], history [B,L]. One lookup a table serves them all."""
-        return _score(self, users, history, groups)
+    def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
+        """Return the scores of each group, [rows,K]; users [B]. One lookup a table serves them all."""
+        return score_by_vectors(self, users, past, groups)
 
 
-Encoder = MF | TwoTower
+class Encoder(Protocol):
+    """A model that gives vectors: what makes it one whatever its layers are."""
+
+    space: Space
+    temperature: float
+    num_items: int
+
+    def vectors(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of `users` [B] with their `past` and of `items` [n]: [B,D], [n,D]."""
+        ...
 
 
 def hidden(users: Tensor, history: Tensor, share: float) -> Tensor:
@@ -110,11 +120,12 @@ def _single(rows: Tensor) -> tuple[Tensor, Tensor]:
     return rows[known], known.to(rows.dtype)
 
 
-def _score(model: Encoder, users: Tensor, history: Tensor, groups: Sequence[Group]) -> list[Tensor]:
+def score_by_vectors(model: Encoder, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
+    """Return the scores of each group by inner product of the model's vectors, [rows,K]."""
     asked = sum(g.items.numel() for g in groups)
     if asked >= model.num_items and len(users) * model.num_items <= MOST_SCORES:
-        return _score_catalogue(model, users, history, groups)
-    left, right = model.vectors(users, history, torch.cat([g.items.reshape(-1) for g in groups]))
+        return _score_catalogue(model, users, past, groups)
+    left, right = model.vectors(users, past, torch.cat([g.items.reshape(-1) for g in groups]))
     left, right = unit(left, model.space) / model.temperature, unit(right, model.space)
     scores = []
     for group, rows in zip(groups, right.split([g.items.numel() for g in groups]), strict=True):
@@ -126,13 +137,13 @@ def _score(model: Encoder, users: Tensor, history: Tensor, groups: Sequence[Grou
     return scores
 
 
-def _score_catalogue(model: Encoder, users: Tensor, history: Tensor, groups: Sequence[Group]) -> list[Tensor]:
+def _score_catalogue(model: Encoder, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
     """Score everything once and pick: cheaper than vectors of items that are asked for again and again.
 
     Whether it is done depends on shapes alone, so that all ranks do the same.
     """
     everything = torch.arange(model.num_items, device=users.device)
-    left, right = model.vectors(users, history, everything)
+    left, right = model.vectors(users, past, everything)
     table = (unit(left, model.space) / model.temperature) @ unit(right, model.space).T
     parts = _parts(table, groups)
     scores = []

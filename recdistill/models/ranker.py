@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recdistill.models.encoders import Group
 from recdistill.models.tables import TableFactory
-from recdistill.types import Features
+from recdistill.types import Features, Past
 
 
 class Fields(nn.Module):
@@ -107,26 +107,27 @@ class Ranker(nn.Module):
         self.deep = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.head = nn.Linear(width + widths[-1], 1)
 
-    def score(self, users: Tensor, history: Tensor, groups: Sequence[Group]) -> list[Tensor]:
-        """Return the scores of each group for all users, [B,K]; users [B], history [B,L] of items, -1 where shorter."""
+    def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
+        """Return the scores of each group for all users, [B,K]; users [B]."""
         assert all(g.rows == slice(None) for g in groups), "a ranker scores all its users at once"
         wide = [g.items.expand(len(users), -1) if g.items.dim() == 1 else g.items for g in groups]
-        scores = self.forward(users, history, torch.cat(wide, dim=1))
+        scores = self.forward(users, past, torch.cat(wide, dim=1))
         return list(scores.split([w.shape[1] for w in wide], dim=1))
 
-    def forward(self, users: Tensor, history: Tensor, items: Tensor) -> Tensor:
-        """Return the scores of `items` [B,K] for `users` [B] with `history` [B,L]: [B,K], logits."""
+    def forward(self, users: Tensor, past: Past, items: Tensor) -> Tensor:
+        """Return the scores of `items` [B,K] for `users` [B] with their `past`: [B,K], logits."""
+        history = past.items
         batch, k = items.shape
         rows, where = self._distinct(items, history)
         bags, lengths = self.item.bags(rows)
         entity = self.item.assemble(self.item.table(bags, lengths), rows)
         identity = entity[:, : self.dim]
         # Each side's fields are mixed once an entity, not once a pair; only what follows is paid for every pair.
-        here, past = where[: items.numel()], where[items.numel() :]
+        here, there = where[: items.numel()], where[items.numel() :]
         candidate = _pick(self.thing(entity), here).view(batch, k, self.dim)
         attended = self._attend(
             _pick(identity, here).view(batch, k, self.dim),
-            _pick(identity, past).view(batch, -1, self.dim),
+            _pick(identity, there).view(batch, -1, self.dim),
             history >= 0,
         )
         person = self.person(self.user.assemble(self.user.table(*self.user.bags(users)), users))

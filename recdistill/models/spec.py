@@ -37,6 +37,17 @@ class TwoTowerSpec(Spec):
     temperature: PositiveFloat = 0.1
 
 
+class LightGCNSpec(Spec):
+    """Matrix factorisation whose vectors are smoothed over the graph of who took what (He et al., SIGIR 2020)."""
+
+    kind: Literal["lightgcn"] = "lightgcn"
+    dim: Dim
+    layers: PositiveInt = 2
+    """Steps over the graph; a vector is the mean of its own and each step's."""
+    space: Literal["cosine", "dot"] = "cosine"
+    temperature: PositiveFloat = 0.1
+
+
 class RankerSpec(Spec):
     """The ranking teacher: features of both sides, candidate attention over the history, crosses, an MLP."""
 
@@ -84,7 +95,7 @@ class TrainSpec(Spec):
 
 
 Encoder = Annotated[MFSpec | TwoTowerSpec, Field(discriminator="kind")]
-AnyTeacher = Annotated[MFSpec | TwoTowerSpec | RankerSpec | ExternalSpec, Field(discriminator="kind")]
+AnyTeacher = Annotated[MFSpec | TwoTowerSpec | LightGCNSpec | RankerSpec | ExternalSpec, Field(discriminator="kind")]
 
 
 class TeacherSpec(Spec):
@@ -107,7 +118,7 @@ class StudentSpec(Spec):
         return self.seeds or (self.train.seed,)
 
 
-ModelSpec = MFSpec | TwoTowerSpec | RankerSpec
+ModelSpec = MFSpec | TwoTowerSpec | LightGCNSpec | RankerSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from recdistill.data.sequences import Sequences
 from recdistill.distill.spec import ListTermSpec, PlackettLuce, SoftmaxKL, Top, Unseen
 from recdistill.fit import fit, load
 from recdistill.models.build import history_length
-from recdistill.models.spec import MFSpec, RankerSpec, TrainSpec, TwoTowerSpec
+from recdistill.models.spec import LightGCNSpec, MFSpec, RankerSpec, TrainSpec, TwoTowerSpec
 from recdistill.scoring import recommend
 from recdistill.types import Dataset, Interactions, Labels, quiet
 from recdistill.world import World
@@ -26,6 +26,7 @@ TRAIN = {"epochs": 20, "batch": 120, "negatives": 40, "patience": 0, "evaluate_e
 CASES = {
     "mf": (MFSpec(dim=4), TrainSpec(**TRAIN)),
     "mf bpr": (MFSpec(dim=4, space="dot", temperature=1.0), TrainSpec(**TRAIN | {"loss": "bpr", "negatives": 4})),
+    "lightgcn": (LightGCNSpec(dim=4), TrainSpec(**TRAIN)),
     "two_tower": (TwoTowerSpec(dim=4, history=5), TrainSpec(**TRAIN)),
     "two_tower hidden": (TwoTowerSpec(dim=4, history=5, hidden=(16,)), TrainSpec(**TRAIN | {"dense_lr": 0.01})),
     "ranker": (

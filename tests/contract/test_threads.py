@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recdistill.fit import fit
-from recdistill.models.spec import MFSpec, RankerSpec, TrainSpec, TwoTowerSpec
+from recdistill.models.spec import LightGCNSpec, MFSpec, RankerSpec, TrainSpec, TwoTowerSpec
 from recdistill.types import Dataset, Interactions, quiet
 from recdistill.world import World
 
@@ -17,6 +17,7 @@ TRAIN = {"epochs": 2, "batch": 2000, "patience": 0, "evaluate_every": 2}
 CASES = {
     "bpr": (MFSpec(dim=16, space="dot", temperature=1.0), TrainSpec(**TRAIN, loss="bpr", negatives=8)),
     "softmax": (TwoTowerSpec(dim=16, history=10, hidden=(32,)), TrainSpec(**TRAIN, negatives=100)),
+    "lightgcn": (LightGCNSpec(dim=16), TrainSpec(**TRAIN, negatives=100)),
     "ranker": (RankerSpec(dim=16, history=10, hidden=(32,)), TrainSpec(**TRAIN, negatives=8)),
 }
 

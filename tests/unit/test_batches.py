@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 
 import numpy as np
 import pytest
@@ -51,12 +52,12 @@ def draw(users, items, scores, generator):
 
 
 DISTILLED = replace(SAMPLER, labels=LABELS, list_users=6, drawer=draw)
-NAMES = ("users", "positives", "negatives", "history", "list_users", "list_history")
+NAMES = ("users", "positives", "negatives", "past.items", "list_users", "list_past.items")
 
 
 def same(a, b):
     terms = all(torch.equal(a.candidates[t].items, b.candidates[t].items) for t in a.candidates)
-    return terms and all(torch.equal(getattr(a, name), getattr(b, name)) for name in NAMES)
+    return terms and all(torch.equal(attrgetter(name)(a), attrgetter(name)(b)) for name in NAMES)
 
 
 def test_a_batch_is_a_function_of_seed_and_step():
@@ -80,7 +81,7 @@ def test_ranks_hold_the_parts_of_the_one_batch(own, size):
             if name == "negatives" and not own:
                 assert all(torch.equal(p.negatives, one.negatives) for p in parts)
             else:
-                assert torch.equal(torch.cat([getattr(p, name) for p in parts]), getattr(one, name))
+                assert torch.equal(torch.cat([attrgetter(name)(p) for p in parts]), attrgetter(name)(one))
         for field in ("items", "teacher"):
             joined = torch.cat([getattr(p.candidates["term"], field) for p in parts])
             assert torch.equal(joined, getattr(one.candidates["term"], field))
@@ -91,9 +92,9 @@ def test_shapes_are_those_of_the_types():
     one = make_batches(DISTILLED, World())(0)
     assert one.users.shape == one.positives.shape == (8,)
     assert one.negatives.shape == (8, 5)
-    assert one.history.shape == (8, 4)
+    assert one.past.items.shape == (8, 4)
     assert one.list_users.shape == (6,)
-    assert one.list_history.shape == (6, 4)
+    assert one.list_past.items.shape == (6, 4)
     assert make_batches(replace(SAMPLER, own_negatives=False), World())(0).negatives.shape == (5,)
 
 
@@ -129,7 +130,9 @@ def test_history_is_what_came_before_the_positive():
     batch = make_batches(SAMPLER, World())
     for step in range(5):
         one = batch(step)
-        for user, positive, row in zip(one.users.tolist(), one.positives.tolist(), one.history.tolist(), strict=True):
+        for user, positive, row in zip(
+            one.users.tolist(), one.positives.tolist(), one.past.items.tolist(), strict=True
+        ):
             mine = np.flatnonzero(TAKEN[user]).tolist()  # stored in time's order, which is the items' own here
             past = mine[: mine.index(positive)][-4:]
             assert row == [-1] * (4 - len(past)) + past
@@ -185,7 +188,7 @@ def test_lists_and_histories_are_those_of_their_users():
     items, scores = LABELS.take(one.list_users.numpy())
     assert one.candidates["term"].items[:, :3].tolist() == items.tolist()
     assert one.candidates["term"].teacher[:, :3].tolist() == scores.tolist()
-    for user, row in zip(one.list_users.tolist(), one.list_history.tolist(), strict=True):
+    for user, row in zip(one.list_users.tolist(), one.list_past.items.tolist(), strict=True):
         assert [item for item in row if item >= 0] == np.flatnonzero(TAKEN[user])[-4:].tolist()
 
 

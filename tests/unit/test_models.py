@@ -10,6 +10,7 @@ import torch
 from recdistill.models import encoders
 from recdistill.models.encoders import MF, Group, TwoTower, hidden, unit
 from recdistill.models.tables import PlainTable
+from recdistill.types import Past
 
 USERS, ITEMS, DIM, LENGTH = 7, 11, 6, 4
 SIZES = {"num_users": USERS, "num_items": ITEMS, "dim": DIM}
@@ -45,7 +46,7 @@ NO_ITEMS = torch.zeros(0, dtype=torch.int64)
 
 
 def score(model, users, history, items):
-    return model.score(users, history, [Group(items)])[0]
+    return model.score(users, Past(items=history), [Group(items)])[0]
 
 
 # Tables
@@ -71,7 +72,7 @@ def test_a_table_sums_each_bag_and_an_empty_one_is_zero():
 @every_model
 def test_items_for_all_score_as_the_same_items_of_each_row(make):
     model, items = make(), torch.tensor([5, 0, 10])
-    shared, each = model.score(PEOPLE, PAST, [Group(items), Group(items.expand(4, -1))])
+    shared, each = model.score(PEOPLE, Past(items=PAST), [Group(items), Group(items.expand(4, -1))])
     torch.testing.assert_close(shared, each)
     assert shared.shape == (4, 3)
 
@@ -90,7 +91,7 @@ def test_a_score_depends_on_its_user_and_item_alone(make):
 def test_groups_for_some_rows_are_those_rows_of_the_whole(make):
     model, items = make(), torch.tensor([5, 0, 10])
     each = torch.tensor([[1, 2], [3, -1]])
-    first, second = model.score(PEOPLE, PAST, [Group(items, slice(2)), Group(each, slice(2, None))])
+    first, second = model.score(PEOPLE, Past(items=PAST), [Group(items, slice(2)), Group(each, slice(2, None))])
     whole = score(model, PEOPLE, PAST, torch.arange(ITEMS))
     torch.testing.assert_close(first, whole[:2][:, items])
     torch.testing.assert_close(second[0], whole[2, [1, 2]])
@@ -100,7 +101,7 @@ def test_groups_for_some_rows_are_those_rows_of_the_whole(make):
 @every_model
 def test_scores_are_inner_products_of_the_vectors(make):
     model = make()
-    left, right = model.vectors(PEOPLE, PAST, torch.arange(ITEMS))
+    left, right = model.vectors(PEOPLE, Past(items=PAST), torch.arange(ITEMS))
     if model.space == "cosine":
         left, right = (v / v.norm(dim=1, keepdim=True).clamp(min=1e-9) for v in (left, right))
     expected = left @ right.T / model.temperature
@@ -117,7 +118,7 @@ def test_scoring_all_and_picking_is_scoring_what_is_asked(make, rows, monkeypatc
         monkeypatch.setattr(encoders, "MOST_SCORES", most)
         model = make()
         model.item.weight.requires_grad_(True)
-        scores = model.score(PEOPLE, PAST, groups)
+        scores = model.score(PEOPLE, Past(items=PAST), groups)
         sum((s * s).sum() for s in scores).backward()
         found.append(scores)
         grads.append(model.item.weight.grad)
@@ -149,7 +150,7 @@ def test_unit_leaves_dot_vectors_and_zeros_as_they_are():
 
 
 def user_vector(model, user, history):
-    return model.vectors(torch.tensor([user]), torch.tensor([history]), NO_ITEMS)[0][0]
+    return model.vectors(torch.tensor([user]), Past(items=torch.tensor([history])), NO_ITEMS)[0][0]
 
 
 def test_a_known_user_is_its_row_plus_the_mean_of_its_history():
@@ -188,11 +189,11 @@ def test_the_order_of_the_history_does_not_matter(layers):
 def test_id_dropout_hides_ids_in_training_only():
     model = two_tower(id_dropout=0.5)
     users, history = torch.arange(USERS).repeat(20), torch.arange(20 * USERS).unsqueeze(1) % ITEMS
-    whole, _ = model.vectors(users, history, NO_ITEMS)
+    whole, _ = model.vectors(users, Past(items=history), NO_ITEMS)
     mean = model.item.weight[history[:, 0]]
     torch.testing.assert_close(whole, model.user.weight[users] + mean)
     model.train()
-    dropped, _ = model.vectors(users, history, NO_ITEMS)
+    dropped, _ = model.vectors(users, Past(items=history), NO_ITEMS)
     hides = hidden(users, history, 0.5)
     assert 0 < hides.sum() < len(users)
     torch.testing.assert_close(dropped[hides], mean[hides])

@@ -11,7 +11,7 @@ import torch
 from recdistill.models.encoders import Group
 from recdistill.models.ranker import Fields, Ranker
 from recdistill.models.tables import PlainTable
-from recdistill.types import Features
+from recdistill.types import Features, Past
 
 USERS, ITEMS, DIM, LENGTH = 7, 11, 8, 4
 RNG = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def ranker(user_features=USER_FEATURES, item_features=ITEM_FEATURES, **settings)
 
 def score(model, users, history, items):
     with torch.no_grad():
-        return model.score(users, history, [Group(items)])[0]
+        return model.score(users, Past(items=history), [Group(items)])[0]
 
 
 def vectors(fields, rows):
@@ -95,7 +95,7 @@ def test_no_entity_is_empty_bags_between_the_others():
 
 def test_items_for_all_score_as_the_same_items_of_each_row():
     model, items = ranker(), torch.tensor([5, 0, 10])
-    shared, each = model.score(PEOPLE, PAST, [Group(items), Group(items.expand(3, -1))])
+    shared, each = model.score(PEOPLE, Past(items=PAST), [Group(items), Group(items.expand(3, -1))])
     torch.testing.assert_close(shared, each)
     assert shared.shape == (3, 3)
 
@@ -119,7 +119,7 @@ def test_an_empty_place_among_the_items_leaves_the_others_alone():
 def test_an_empty_history_is_finite_with_a_finite_gradient():
     model = ranker()
     model.head.weight.grad = None
-    value = model.score(torch.tensor([2]), torch.full((1, LENGTH), -1), [Group(torch.arange(ITEMS))])[0]
+    value = model.score(torch.tensor([2]), Past(items=torch.full((1, LENGTH), -1)), [Group(torch.arange(ITEMS))])[0]
     value.sum().backward()
     assert value.isfinite().all()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -21,7 +21,7 @@ def log(*, timed):
 
 def before(length, *, timed):
     sequences = Sequences.of(log(timed=timed))
-    return sequences.before(torch.arange(8), length).tolist()
+    return sequences.before(torch.arange(8), length).items.tolist()
 
 
 def owners():
@@ -54,7 +54,7 @@ def test_without_times_a_short_history_is_of_distinct_other_items(length):
 def test_without_times_the_stored_order_does_not_show():
     items = np.arange(200, dtype=np.int64)
     sequences = Sequences.of(Interactions(indptr=np.array([0, 200]), items=items))
-    latest = sequences.latest(torch.tensor([0]), 50)[0].double()
+    latest = sequences.latest(torch.tensor([0]), 50).items[0].double()
     assert len(latest.unique()) == 50
     assert 60 < latest.mean() < 140  # the last fifty rows would average 174.5
 
@@ -66,24 +66,24 @@ def test_the_shuffle_is_the_same_each_time():
 
 @pytest.mark.parametrize("length", [1, 3, 6])
 def test_latest_is_the_end_of_each_history(length):
-    found = Sequences.of(log(timed=True)).latest(torch.tensor([3, 1, 0, 2, 0]), length).tolist()
+    found = Sequences.of(log(timed=True)).latest(torch.tensor([3, 1, 0, 2, 0]), length).items.tolist()
     for user, row in zip([3, 1, 0, 2, 0], found, strict=True):
         past = ITEMS[user][-length:]
         assert row == [-1] * (length - len(past)) + past
 
 
 def test_latest_without_times_holds_the_users_items():
-    found = Sequences.of(log(timed=False)).latest(torch.arange(4), 4).tolist()
+    found = Sequences.of(log(timed=False)).latest(torch.arange(4), 4).items.tolist()
     assert [sorted(i for i in row if i >= 0) for row in found] == ITEMS
 
 
 def test_a_history_of_no_length_is_empty():
     sequences = Sequences.of(log(timed=True))
-    assert sequences.before(torch.arange(8), 0).shape == (8, 0)
-    assert sequences.latest(torch.arange(4), 0).shape == (4, 0)
-    assert sequences.before(torch.arange(8), 0).dtype == torch.int64
+    assert sequences.before(torch.arange(8), 0).items.shape == (8, 0)
+    assert sequences.latest(torch.arange(4), 0).items.shape == (4, 0)
+    assert sequences.before(torch.arange(8), 0).items.dtype == torch.int64
 
 
 def test_an_empty_log_has_empty_histories():
     empty = Interactions(indptr=np.zeros(4, np.int64), items=np.zeros(0, np.int64))
-    assert Sequences.of(empty).latest(torch.tensor([0, 2]), 2).tolist() == [[-1, -1]] * 2
+    assert Sequences.of(empty).latest(torch.tensor([0, 2]), 2).items.tolist() == [[-1, -1]] * 2

@@ -19,7 +19,7 @@ from recdistill.models.encoders import Group
 from recdistill.models.spec import RankerSpec
 from recdistill.models.tables import PlainTable
 from recdistill.teachers import chooser, encoder_lister, ranker_lister, splitmix, write_labels
-from recdistill.types import Dataset, Interactions, quiet
+from recdistill.types import Dataset, Interactions, Past, quiet
 
 USERS, ITEMS, DIM, EACH = 40, 30, 6, 5
 RNG = np.random.default_rng(17)
@@ -85,7 +85,7 @@ def ranker():
 
 def logits_of(ranker):
     users = torch.arange(USERS)
-    past = torch.tensor([mine[-3:] for mine in TAKEN])
+    past = Past(items=torch.tensor([mine[-3:] for mine in TAKEN]))
     with torch.inference_mode():
         return ranker.score(users, past, [Group(torch.arange(ITEMS).expand(USERS, -1))])[0].double().numpy()
 

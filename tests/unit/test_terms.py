@@ -13,7 +13,7 @@ from recdistill.distill.spec import ListTermSpec, PlackettLuce, Ranked, SoftBCE,
 from recdistill.distill.terms import Objective, make_term
 from recdistill.models.encoders import MF
 from recdistill.models.tables import PlainTable
-from recdistill.types import Batch, Candidates
+from recdistill.types import Batch, Candidates, Past
 
 ITEMS = 30
 LISTS = Lists(
@@ -41,9 +41,10 @@ BATCH = Batch(
     users=torch.tensor([0, 3, 4]),
     positives=torch.tensor([7, 2, 9]),
     negatives=torch.tensor([[1, 2], [2, 8], [0, 5]]),
-    history=torch.zeros(3, 0, dtype=torch.int64),
+    past=Past(items=torch.zeros(3, 0, dtype=torch.int64)),
+    count=3.0,
     list_users=torch.tensor([1, 2]),
-    list_history=torch.zeros(2, 0, dtype=torch.int64),
+    list_past=Past(items=torch.zeros(2, 0, dtype=torch.int64)),
 )
 CANDIDATES = Candidates(
     items=torch.tensor([[3, 9, 11, 4], [0, 6, -1, 5]]),
@@ -159,9 +160,10 @@ def test_rows_that_come_twice_change_no_value(loss):
         users=BATCH.users.repeat(2),
         positives=BATCH.positives.repeat(2),
         negatives=BATCH.negatives.repeat(2, 1),
-        history=BATCH.history.repeat(2, 1),
+        past=Past(items=BATCH.past.items.repeat(2, 1)),
+        count=6.0,
         list_users=BATCH.list_users.repeat(3),
-        list_history=BATCH.list_history.repeat(3, 1),
+        list_past=Past(items=BATCH.list_past.items.repeat(3, 1)),
     )
     thrice = Candidates(items=CANDIDATES.items.repeat(3, 1), teacher=CANDIDATES.teacher.repeat(3, 1), ranked=3)
     terms = [term(name, position=i) for i, name in enumerate(LOSSES)]
