@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.release import Everything, release
+from pipelines.teach import teach, told
 from recdistill import stages
 from recdistill.config import Config
 from recdistill.errors import ConfigError, RecdistillError, StageError
 from recdistill.measure import Judged
-from recdistill.models.spec import ExternalSpec, Fitted
+from recdistill.models.spec import Fitted
 from recdistill.stages import Run
 from recdistill.types import Artifact, Release
+from recdistill.yamlfile import dotted
 
 NAMES = ("ingest", "split", "scratch", "teacher", "labels", "student", "index", "evaluate", "latency", "promote")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """One stage of a run: its name, and the artifact of each of its models (one, unless there are several seeds)."""
+    """One stage of a run: its name, and each of its artifacts (one, unless several models make it)."""
 
     name: str
     artifacts: Sequence[Artifact]
@@ -43,17 +45,12 @@ def path(config: Config, run: Run) -> Iterator[Made | Everything]:
     yield Made(name="scratch", artifacts=scratch)
     plain = [Fitted(student.model, artifact) for artifact in scratch]
 
-    teacher: Fitted | ExternalSpec
-    if isinstance(config.teacher.model, ExternalSpec):
-        teacher = config.teacher.model
-    else:
-        assert config.teacher.train is not None  # load_config has checked it
-        taught = stages.fit(data, config.teacher.model, config.teacher.train, how, run, name="teacher")
-        teacher = Fitted(config.teacher.model, taught)
-        yield Made(name="teacher", artifacts=[taught])
+    teacher, taught = teach(config, data, plain[0], run)
+    if taught:
+        yield Made(name="teacher", artifacts=taught)
 
     labels = None
-    if config.distill or isinstance(teacher, ExternalSpec):
+    if config.distill or teacher.external is not None:
         labels = stages.label(data, teacher, plain[0], config.labels, run)
         yield Made(name="labels", artifacts=[labels])
 
@@ -104,7 +101,8 @@ class Outcome:
         """Return the run for a person."""
         rows = stage_rows(self.made)
         found = sum(row["hit"] for row in rows)
-        lines = [self.shown, f"stages: {len(rows)}, {found} found done, {len(rows) - found} built"]
+        lines = [self.shown, *(told(step.artifacts) for step in self.made if step.name == "teacher")]
+        lines.append(f"stages: {len(rows)}, {found} found done, {len(rows) - found} built")
         if self.report is not None:
             lines.append(f"report: {self.report / 'report.html'}")
         if self.release is not None:
@@ -189,9 +187,10 @@ def _known(until: str | None) -> None:
 
 def _divides(config: Config, size: int) -> None:
     """Every rank takes as many rows of a batch, or the curve would depend on how many ranks there are."""
-    trains = {"student": config.student.train} | ({"teacher": config.teacher.train} if config.teacher.train else {})
-    for section, train in trains.items():
+    trains = {("teacher", *at): train for at, _, train in config.teacher.trained()}
+    for section, train in {("student",): config.student.train, **trains}.items():
         for name in ("batch", "list_users"):
             if getattr(train, name) % size:
-                what = f"{section}.train.{name} is {getattr(train, name)}, which {size} processes cannot share evenly"
+                at = dotted((*section, "train", name))
+                what = f"{at} is {getattr(train, name)}, which {size} processes cannot share evenly"
                 raise ConfigError(what, where="torchrun", fix=f"make it a multiple of {size}")

@@ -12,10 +12,10 @@ from typing import Any
 from recdistill import registry, tracking
 from recdistill.bundle import manifest_sha256
 from recdistill.config import Config
+from recdistill.coverage import thin, told
 from recdistill.errors import GateRejected
 from recdistill.gates import judge
 from recdistill.measure import Judged, read_json
-from recdistill.models.spec import ExternalSpec
 from recdistill.report import read_report, write_report
 from recdistill.stages import Data, Run
 from recdistill.store import environment
@@ -89,12 +89,14 @@ def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any
     lint = read_json(all_.data.divided, "lint.json")
     judged = all_.judged
     fitted = {"scratch": judged.scratch[0].artifact, "student": judged.student[0].artifact}
-    if not isinstance(judged.teacher, ExternalSpec):
-        fitted = {"teacher": judged.teacher.artifact} | fitted
+    if judged.teacher.models:  # of several the first, which is the teacher's own or as good as any
+        fitted = {"teacher": judged.teacher.models[0].artifact} | fitted
     split_facts = dict(all_.data.divided.manifest.facts)
     environment_ = timed["latency_environment"]
     warnings = [environment_["warning"]] if environment_.get("warning") else []
     warnings += _warnings(quality, index)
+    labels = {} if judged.labels is None else told(judged.labels.manifest.facts)
+    warnings += thin(labels)
     return {
         "schema_version": 1,
         "name": config.name,
@@ -111,6 +113,8 @@ def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any
         "data": {
             "ingest": dict(all_.data.ingested.manifest.facts),
             "split": split_facts | ({"lint": lint} if isinstance(lint, list) else dict(lint)),
+            "labels": labels,
+            "teacher": {} if judged.teacher.recipe is None else dict(judged.teacher.recipe.manifest.facts),
             "evaluated": {"users": quality["users"], "users_without_test": quality["users_without_test"]},
         },
         "curves": {name: _curve(artifact) for name, artifact in fitted.items()},

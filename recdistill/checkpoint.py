@@ -14,8 +14,13 @@ from recdistill.models.tables import Distributed
 from recdistill.world import World
 
 
-def save_checkpoint(out: Path, model: Distributed, step: int, state: dict[str, Any], world: World) -> None:
-    """Write `model` and the loop's `state` to `out/checkpoint-<step>`, then drop older ones; collective."""
+def save_checkpoint(
+    out: Path, model: Distributed, step: int, state: dict[str, Any], world: World, *, keep: bool = False
+) -> None:
+    """Write `model` and the loop's `state` to `out/checkpoint-<step>`, then drop older ones; collective.
+
+    With `keep` the weights of all validations stay, else those of the best one alone.
+    """
     import torch.distributed.checkpoint as dcp
 
     path = out / f"checkpoint-{step}"
@@ -23,7 +28,7 @@ def save_checkpoint(out: Path, model: Distributed, step: int, state: dict[str, A
     world.share(lambda: shutil.rmtree(partial, ignore_errors=True))
     with _quiet():
         dcp.save(model.state(), checkpoint_id=partial)
-    world.share(lambda: _publish(out, path, partial, state))
+    world.share(lambda: _publish(out, path, partial, state, keep))
 
 
 def load_checkpoint(out: Path, model: Distributed, world: World) -> dict[str, Any] | None:
@@ -40,7 +45,7 @@ def load_checkpoint(out: Path, model: Distributed, world: World) -> dict[str, An
     return json.loads((Path(found) / "state.json").read_text())
 
 
-def _publish(out: Path, path: Path, partial: Path, state: dict[str, Any]) -> None:
+def _publish(out: Path, path: Path, partial: Path, state: dict[str, Any], keep: bool) -> None:
     (partial / "state.json").write_text(json.dumps(state))
     shutil.rmtree(path, ignore_errors=True)
     os.replace(partial, path)
@@ -48,7 +53,7 @@ def _publish(out: Path, path: Path, partial: Path, state: dict[str, Any]) -> Non
         if old != path:
             shutil.rmtree(old, ignore_errors=True)
     for weights in out.glob("weights-*.safetensors"):
-        if int(weights.stem.split("-")[1]) != state["best_step"]:
+        if not keep and int(weights.stem.split("-")[1]) != state["best_step"]:
             weights.unlink()
 
 

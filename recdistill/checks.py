@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from recdistill import checks_teacher
+from recdistill.checks_teacher import all_terms
 from recdistill.errors import ConfigError
-from recdistill.yamlfile import KeyPath
+from recdistill.yamlfile import KeyPath, dotted
 
 if TYPE_CHECKING:
     from recdistill.config import Config
+    from recdistill.models.spec import ModelSpec, TrainSpec
 
 Finding = tuple[KeyPath, str]  # where the reader should look, and what is wrong there
 
@@ -36,50 +39,36 @@ def split_possible(config: Config) -> Iterator[Finding]:
             yield ("split", name), "has no effect: log.path names a valid part"
 
 
-def teacher_training(config: Config) -> Iterator[Finding]:
-    """An external teacher is not trained; every other one is."""
-    external = config.teacher.model.kind == "external"
-    if external and config.teacher.train is not None:
-        yield ("teacher", "train"), "has no effect: an external teacher comes with its scores; leave it out"
-    if not external and config.teacher.train is None:
-        yield ("teacher", "train"), "required, but not given: only an external teacher is not trained"
-
-
 def labels_read(config: Config) -> Iterator[Finding]:
     """Labels are written for the terms of `distill`, and candidates only for a teacher that ranks."""
     if "labels" in config.model_fields_set and not config.distill:
         yield ("labels",), "has no effect without distill: add a term, or leave labels out"
-    if config.labels.candidates is not None and config.teacher.model.kind != "ranker":
+    if config.labels.candidates is not None and not _ranks(config):
         reason = f"has no effect: a teacher of kind {config.teacher.model.kind} is scored over the whole catalogue"
         yield ("labels", "candidates"), reason
 
 
 def labels_deep_enough(config: Config) -> Iterator[Finding]:
     """What reads the teacher's lists must not ask for more than they hold."""
-    if not config.distill:
-        return
     depth = config.labels.depth
-    if max(config.report.k) > depth:
+    if config.distill and max(config.report.k) > depth:
         yield ("report", "k"), f"{max(config.report.k)} is beyond the teacher's lists, {depth} deep: raise labels.depth"
-    for i, term in enumerate(config.distill):
+    for at, term in all_terms(config):
         for j, draw in enumerate(term.draw):
             if draw.kind != "unseen" and draw.k > depth:
                 reason = f"{draw.k} is beyond the teacher's lists, {depth} deep: raise labels.depth"
-                yield ("distill", i, "draw", j, "k"), reason
+                yield (*at, "draw", j, "k"), reason
 
 
 def terms_taught(config: Config) -> Iterator[Finding]:
     """A term compares the student with the teacher, so it needs items that the teacher ranked."""
-    for i, term in enumerate(config.distill):
+    for at, term in all_terms(config):
         if all(draw.kind == "unseen" for draw in term.draw):
-            yield ("distill", i, "draw"), "draws nothing that the teacher ranked: add a draw of kind top or ranked"
+            yield (*at, "draw"), "draws nothing that the teacher ranked: add a draw of kind top or ranked"
 
 
 def list_users_read(config: Config) -> Iterator[Finding]:
     """`list_users` is how many teacher lists a step compares, which only a distilled student does."""
-    teacher = config.teacher.train
-    if teacher is not None and "list_users" in teacher.model_fields_set:
-        yield ("teacher", "train", "list_users"), "has no effect: the teacher learns from no lists; leave it out"
     if "list_users" in config.student.train.model_fields_set and not config.distill:
         yield ("student", "train", "list_users"), "has no effect without distill; leave it out"
 
@@ -96,8 +85,13 @@ def seeds_used(config: Config) -> Iterator[Finding]:
 
 def features_read(config: Config) -> Iterator[Finding]:
     """Feature tables are read by the ranking teacher alone."""
-    if config.features is not None and config.teacher.model.kind != "ranker":
+    if config.features is not None and not _ranks(config):
         yield ("features",), f"has no effect: a teacher of kind {config.teacher.model.kind} reads ids only; use ranker"
+
+
+def _ranks(config: Config) -> bool:
+    models = [config.teacher.model, *(model for _, model, _ in config.teacher.trained())]
+    return any(model.kind == "ranker" for model in models)
 
 
 def named_once(config: Config) -> Iterator[Finding]:
@@ -153,18 +147,39 @@ def index_deep_enough(config: Config) -> Iterator[Finding]:
 
 def losses_scored(config: Config) -> Iterator[Finding]:
     """A loss over the teacher's scores cannot read items that the teacher never scored."""
-    for i, term in enumerate(config.distill):
+    for at, term in all_terms(config):
         for j, draw in enumerate(term.draw):
             if draw.kind == "unseen" and term.loss.kind != "plackett_luce":
                 reason = f"has no effect: {term.loss.kind} compares scores, and the teacher gave these items none"
-                yield ("distill", i, "draw", j), reason
+                yield (*at, "draw", j), reason
 
 
 def heads_divide(config: Config) -> Iterator[Finding]:
     """Attention cuts a vector into heads of one width."""
-    model = config.teacher.model
-    if model.kind == "ranker" and model.dim % model.heads:
-        yield ("teacher", "model", "heads"), f"{model.heads} heads do not divide dim, which is {model.dim}"
+    for at, model, _ in _trained(config):
+        if model.kind == "ranker" and model.dim % model.heads:
+            yield (*at, "model", "heads"), f"{model.heads} heads do not divide dim, which is {model.dim}"
+
+
+def ranker_told(config: Config) -> Iterator[Finding]:
+    """A ranker's further heads and its clock read columns that the log must name."""
+    for at, model, _ in _trained(config):
+        if model.kind != "ranker":
+            continue
+        if config.log.time is None and model.time and "time" in model.model_fields_set:
+            yield (*at, "model", "time"), "has no effect: the log has no times; name their column in log.time"
+        for name, task in model.tasks.items():
+            column = "event" if task.event is not None else "weight"
+            if getattr(config.log, column) is None:
+                yield (*at, "model", "tasks", name), f"the log does not say it: name the column in log.{column}"
+            if task.event is not None and config.log.events is not None and task.event not in config.log.events:
+                yield (*at, "model", "tasks", name), f"log.events leaves out every {task.event!r}: add it there"
+
+
+def sequences_timed(config: Config) -> Iterator[Finding]:
+    """What comes next can be learned only from what came first."""
+    if config.teacher.model.kind == "sequence" and config.log.time is None:
+        yield ("log", "time"), "required by teacher.model.kind sequence: name the column, or use another teacher"
 
 
 def tables_keep_meaning(config: Config) -> Iterator[Finding]:
@@ -172,26 +187,30 @@ def tables_keep_meaning(config: Config) -> Iterator[Finding]:
     layout = config.exec.tables
     if layout not in ("column_wise", "data_parallel"):
         return
-    for section, train in (("student", config.student.train), ("teacher", config.teacher.train)):
-        if train is not None and train.optimizer == "rowwise_adagrad":
-            reason = f"{layout} is another algorithm with {section}.train.optimizer rowwise_adagrad: use adagrad or sgd"
-            yield ("exec", "tables"), reason
+    for at, _, train in _trained(config):
+        if train.optimizer == "rowwise_adagrad":
+            named = dotted((*at, "train", "optimizer"))
+            yield ("exec", "tables"), f"{layout} is another algorithm with {named} rowwise_adagrad: use adagrad or sgd"
 
 
 def dense_lr_used(config: Config) -> Iterator[Finding]:
     """`dense_lr` is of what is not a table, which not every model has."""
-    for section in (config.student, config.teacher):
-        model, train = section.model, section.train
-        plain = model.kind == "mf" or (model.kind == "two_tower" and not model.hidden)
-        if plain and train is not None and "dense_lr" in train.model_fields_set:
-            name = "student" if section is config.student else "teacher"
+    for at, model, train in _trained(config):
+        plain = model.kind in ("mf", "lightgcn") or (model.kind == "two_tower" and not model.hidden)
+        if plain and "dense_lr" in train.model_fields_set:
             reason = f"has no effect: a {model.kind} without hidden layers is all tables; leave it out"
-            yield (name, "train", "dense_lr"), reason
+            yield (*at, "train", "dense_lr"), reason
+
+
+def _trained(config: Config) -> Iterator[tuple[KeyPath, ModelSpec, TrainSpec]]:
+    """Yield where each model stands that a run trains, the model, and its training."""
+    yield ("student",), config.student.model, config.student.train
+    yield from ((("teacher", *at), model, train) for at, model, train in config.teacher.trained())
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     split_possible,
-    teacher_training,
+    *checks_teacher.CHECKS,
     labels_read,
     labels_deep_enough,
     terms_taught,
@@ -204,6 +223,8 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     index_deep_enough,
     losses_scored,
     heads_divide,
+    ranker_told,
+    sequences_timed,
     tables_keep_meaning,
     dense_lr_used,
 )

@@ -16,7 +16,8 @@ from recdistill.data.split import GlobalTime, SplitSpec
 from recdistill.distill.spec import LabelsSpec, TermSpec
 from recdistill.errors import ConfigError, Problem
 from recdistill.explain import validate
-from recdistill.models.spec import StudentSpec, TeacherSpec
+from recdistill.models.recipe import TeacherSpec
+from recdistill.models.spec import StudentSpec
 from recdistill.registry import RegistrySpec
 from recdistill.report import ReportSpec
 from recdistill.spec import Spec

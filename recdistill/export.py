@@ -39,7 +39,7 @@ def index_student(dataset: Dataset, student: Fitted, spec: IndexSpec, out: Path,
     if isinstance(model, TwoTower):
         query["history"] = weights["item.weight"] * trained[:, None]
         query |= {name: value for name, value in weights.items() if name.startswith("layers.")}
-        last = Sequences.of(known).latest(torch.arange(dataset.num_users), length).numpy()
+        last = Sequences.of(known).latest(torch.arange(dataset.num_users), length).items.numpy()
         histories = [row[row >= 0] for row in last]
     meta = {
         "kind": student.spec.kind,

@@ -18,13 +18,14 @@ from torch import Tensor
 from recdistill.checkpoint import load_checkpoint, save_checkpoint
 from recdistill.data.batches import Sampler, make_batches
 from recdistill.data.sequences import Sequences
+from recdistill.data.tasks import targets
 from recdistill.distill.draws import Lists, Seen
 from recdistill.distill.spec import ListTermSpec
 from recdistill.distill.terms import ListTerm, Objective, make_term
 from recdistill.metrics import hits, ndcg, relevant
 from recdistill.models.build import Model, ModelSpec, build, history_length
 from recdistill.models.ranker import Ranker
-from recdistill.models.spec import RankerSpec, TrainSpec
+from recdistill.models.spec import RankerSpec, SequenceSpec, TrainSpec
 from recdistill.models.tables import Distributed, Layout, PlainTable, Table, distribute
 from recdistill.scoring import recommend, vectors
 from recdistill.store import aside, write_text
@@ -51,13 +52,15 @@ def fit(
     checkpoint_every: int = 500,
     labels: Labels | None = None,
     terms: Sequence[ListTermSpec] = (),
+    keep: bool = False,
 ) -> dict[str, Any]:
     """Train a model and write it to `out`: weights.safetensors, curve.json, and an encoder's vectors; collective.
 
     `out` is there already, with what a killed run left in it.
 
     Without `terms` this is the teacher or the scratch student. A run that was killed goes on from its last
-    checkpoint in `out` and ends in the same files. Returns what was reached.
+    checkpoint in `out` and ends in the same files. With `keep` the weights of every validation stay there too, as
+    weights-<step>.safetensors. Returns what was reached.
     """
     made = [make_term(term, i) for i, term in enumerate(terms)]
     sequences = Sequences.of(dataset.train)
@@ -77,7 +80,7 @@ def fit(
             # What the ranks have summed each for itself is averaged, or the others' part would be lost on the way.
             means = _mean({name: value.clone() for name, value in sums.items()}, world)
             finite(means, now.step)
-            save_checkpoint(out, model, now.step, asdict(replace(now, sums=means)), world)
+            save_checkpoint(out, model, now.step, asdict(replace(now, sums=means)), world, keep=keep)
 
     at = train(
         model,
@@ -93,14 +96,14 @@ def fit(
     )
     best = at.best if len(dataset.valid) else None
     log(name, steps, steps, {} if best is None else {"valid": best})
-    world.share(lambda: _finish(out, at, plain, dataset, sequences, history_length(spec)))
+    world.share(lambda: _finish(out, at, plain, dataset, sequences, history_length(spec), keep))
     return {"steps": at.step, "best_step": at.best_step, "valid_ndcg_at_10": best, "parameters": _count(plain)}
 
 
-def load(spec: ModelSpec, dataset: Dataset, path: Path) -> Model:
-    """Return the plain model that `fit` wrote to `path`."""
+def load(spec: ModelSpec, dataset: Dataset, path: Path, weights: str = "weights.safetensors") -> Model:
+    """Return the plain model that `fit` wrote to `path`; `weights` may name those of another validation."""
     model = build(spec, dataset, PlainTable, seed=0)
-    model.load_state_dict(load_file(path / "weights.safetensors"))
+    model.load_state_dict(load_file(path / weights))
     return model.eval()
 
 
@@ -126,8 +129,9 @@ def _distributed(
     dataset: Dataset, spec: ModelSpec, settings: TrainSpec, terms: Sequence[ListTerm], world: World, layout: Layout
 ) -> Distributed:
     model = build(spec, dataset, Table, seed=settings.seed)
+    heads = {name: task.loss for name, task in spec.tasks.items()} if isinstance(spec, RankerSpec) else {}
     return distribute(
-        Objective(model, loss=settings.loss, num_items=dataset.num_items, terms=terms),
+        Objective(model, loss=settings.loss, num_items=dataset.num_items, terms=terms, heads=heads),
         world,
         layout=layout,
         optimizer=settings.optimizer,
@@ -162,7 +166,10 @@ def _sampler(
         negatives=settings.negatives,
         own_negatives=settings.loss == "bpr" or isinstance(spec, RankerSpec),
         history=history_length(spec),
+        windows=isinstance(spec, SequenceSpec),
+        item_dropout=spec.item_dropout if isinstance(spec, SequenceSpec) else 0.0,
         seed=settings.seed,
+        tasks=targets(dataset, spec.tasks) if isinstance(spec, RankerSpec) else {},
         labels=labels if terms else None,
         list_users=settings.list_users,
         drawer=draw if terms else None,
@@ -199,10 +206,12 @@ def _resume(out: Path, model: Distributed, world: World) -> Progress:
     return Progress(**found | {"curve": tuple(found["curve"])})
 
 
-def _finish(out: Path, at: Progress, plain: Model, dataset: Dataset, sequences: Sequences, history: int) -> None:
+def _finish(
+    out: Path, at: Progress, plain: Model, dataset: Dataset, sequences: Sequences, history: int, keep: bool
+) -> None:
     """Leave the best weights, the curve and the vectors; take the checkpoints away."""
     best = load_file(out / f"weights-{at.best_step}.safetensors")
-    for old in [*out.glob("weights-*.safetensors"), *out.glob("checkpoint-*")]:
+    for old in [*(() if keep else out.glob("weights-*.safetensors")), *out.glob("checkpoint-*")]:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     with aside(out / "weights.safetensors") as file:
         save_file(best, file)

@@ -2,60 +2,134 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recdistill.candidates import Pool, chooser, with_own
 from recdistill.data.sequences import Sequences
 from recdistill.distill.spec import LabelsSpec
+from recdistill.ensemble import read_recipe, speaker
 from recdistill.external import external_lister
 from recdistill.fit import load
+from recdistill.folds import labelled_folds
+from recdistill.labels import Layout
+from recdistill.members import Ready
 from recdistill.models.build import history_length
-from recdistill.models.ranker import Ranker
-from recdistill.models.spec import ExternalSpec, Fitted
-from recdistill.scoring import scaled, vectors
-from recdistill.teachers import Lister, chooser, encoder_lister, ranker_lister, write_labels
+from recdistill.models.recipe import Teacher
+from recdistill.models.spec import Fitted
+from recdistill.scoring import vectors
+from recdistill.shards import Share, finish, write_shards
+from recdistill.teachers import Lister, encoder_lister, scored_lister
 from recdistill.types import Dataset, Interactions, Log
 
 
 def label_data(
     dataset: Dataset,
-    teacher: Fitted | ExternalSpec,
+    teacher: Teacher,
     scratch: Fitted,
     spec: LabelsSpec,
     out: Path,
-    version: str,
+    stamp: Mapping[str, str],
     log: Log,
+    *,
+    share: Share | None,
+    whole: bool,
 ) -> dict[str, Any]:
-    """Write the label store of `teacher` to `out` and return its facts; `version` is what it was made from."""
+    """Write what `teacher` says to the label store `out`: the shards of `share` (none if None), its end if `whole`.
+
+    `stamp` says in every shard which labels it is a part of: `step` and `teacher`, their fingerprints. Returns the
+    facts of the whole store, or what `write_shards` says of its part.
+    """
     seen = dataset.train if spec.exclude_seen else None
-    kind = "external" if isinstance(teacher, ExternalSpec) else teacher.spec.kind
-    facts = {"teacher": kind, "teacher_version": version, "space": "logit", "exclude_seen": spec.exclude_seen}
-    if isinstance(teacher, ExternalSpec):
-        lister, joined = external_lister(teacher, dataset, spec.depth, seen)
-        return write_labels(out, lister, dataset, spec.depth, facts | {"joined": joined}, log)
-    sequences = Sequences.of(dataset.train)
-    lister = teacher_lister(dataset, teacher, scratch, spec, spec.depth, sequences, seen)
-    return write_labels(out, lister, dataset, spec.depth, facts, log)
+    recipe = read_recipe(teacher)
+    facts: dict[str, Any] = {"teacher": teacher.kind, "recipe": recipe.kind, "space": recipe.space}
+    facts |= {"folds": teacher.folds, "exclude_seen": spec.exclude_seen}
+    layout = Layout(
+        num_users=dataset.num_users,
+        num_items=dataset.num_items,
+        depth=spec.depth,
+        rest=spec.rest,
+        precision=spec.precision,
+        shard_users=spec.shard_users,
+        stamp=stamp,
+    )
+
+    given: Lister | None = None
+    if teacher.external is not None:  # read in any case: how much of it joined is a fact of the whole store
+        line = {"scale": recipe.scale, "shift": recipe.shift}
+        given, facts["joined"] = external_lister(teacher.external, dataset, spec.depth, seen, rest=spec.rest, **line)
+
+    def lister() -> Lister:
+        if given is not None:
+            return given
+        return teacher_lister(dataset, teacher, scratch, spec, spec.depth, Sequences.of(dataset.train), seen, spec.rest)
+
+    written = write_shards(out, layout, lister, log, share) if share is not None else {}
+    return finish(out, layout, facts, dataset.train) if whole else written
 
 
 def teacher_lister(
     dataset: Dataset,
-    teacher: Fitted,
+    teacher: Teacher,
     scratch: Fitted,
     spec: LabelsSpec,
     depth: int,
     sequences: Sequences,
     seen: Interactions | None,
+    rest: int = 0,
 ) -> Lister:
-    """Return the `depth` best of what `teacher` scores, `seen` left out; `sequences` is what it may read."""
-    model, history = load(teacher.spec, dataset, teacher.artifact.path), history_length(teacher.spec)
-    if not isinstance(model, Ranker):
-        found = vectors(model, dataset, sequences, history)
-        return encoder_lister(*scaled(found, model.temperature), depth, seen)
+    """Return the `depth` best of what a trained `teacher` scores, `seen` left out; `sequences` is what it may read.
+
+    `rest` is how many samples a user are kept of what is outside the list. If nothing is left out, fold teachers score
+    the training interactions too, each those that it did not learn from, and the lists say which fold that was.
+    """
+    choose = candidates(dataset, teacher, scratch, spec, sequences, seen)
+    made = ready_teacher(dataset, teacher, sequences, seen, whole=choose is None)
+    return lister_of(made, dataset, teacher, depth, seen, choose, rest)
+
+
+def candidates(
+    dataset: Dataset,
+    teacher: Teacher,
+    scratch: Fitted,
+    spec: LabelsSpec,
+    sequences: Sequences,
+    seen: Interactions | None,
+) -> Pool | None:
+    """Return which items are scored for a user: all of them (None), unless `teacher` ranks and `spec` names some."""
+    if not teacher.ranks or spec.candidates is None:
+        return None
     near = None
-    if spec.candidates is not None and spec.candidates.ann:
+    if spec.candidates.ann:
         finder = load(scratch.spec, dataset, scratch.artifact.path)
         found = vectors(finder, dataset, sequences, history_length(scratch.spec))
         near = found.users, found.items
     choose = chooser(spec.candidates, dataset, near, dataset.train if seen is None else seen)
-    return ranker_lister(model, dataset, depth, sequences=sequences, history=history, seen=seen, choose=choose)
+    own = choose is not None and teacher.folds and seen is None
+    return with_own(choose, dataset.train) if own and choose is not None else choose
+
+
+def ready_teacher(
+    dataset: Dataset, teacher: Teacher, sequences: Sequences, seen: Interactions | None, *, whole: bool
+) -> Ready:
+    """Return a trained `teacher` that can score; `whole` says that a mixture is over the whole catalogue."""
+    if teacher.folds and seen is None:  # out of fold: what each model may read, and not recommend, is what it knows
+        return speaker(dataset, teacher, read_recipe(teacher), sequences=None, seen=None, whole=whole)
+    return speaker(dataset, teacher, read_recipe(teacher), sequences=sequences, seen=seen, whole=whole)
+
+
+def lister_of(
+    made: Ready,
+    dataset: Dataset,
+    teacher: Teacher,
+    depth: int,
+    seen: Interactions | None,
+    choose: Pool | None,
+    rest: int = 0,
+) -> Lister:
+    """Return the lists of `made`: from vectors if it has them, else from its scores."""
+    if made.vectors is not None:
+        return encoder_lister(*made.vectors, depth, seen, rest=rest)
+    lister = scored_lister(made.score, dataset.num_items, depth, seen=seen, choose=choose, rest=rest)
+    return labelled_folds(lister, dataset, teacher.folds) if teacher.folds and seen is None else lister

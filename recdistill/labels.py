@@ -1,30 +1,98 @@
 """The label store: a teacher's ranked lists as Arrow IPC shards of fixed-size lists, memory-mapped, in user order.
 
-    pl.read_ipc("labels/*.arrow")        user, items [K], scores [K], residual; one row a user
-    labels/labels.json                   which teacher, which score space, how deep, over how many users and items
+    pl.read_ipc("labels/*.arrow")   one row a user: user, items [K], scores [K], residual; and, where the teacher has
+                                    them, logq [K], rest_items [R], rest_scores [R], rest_logq [R], fold [K]
+    labels/labels.json              which teacher, which score space, how deep, how much of the data is covered
 
 Row `u` of the whole store is user `u`. Items are dense rows in teacher order, -1 (score -inf) where a list is
-shorter. `residual` is the logsumexp of the teacher's scores that are not in the list, so that a softmax over the list
-can be told from one over everything the teacher scored.
+shorter. A shard is small enough to be made and written at once, holds one record batch, so that it is read without a
+copy, and says in its metadata which labels and which teacher it belongs to: shards are made on several machines.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from recdistill.errors import ArtifactError
+from recdistill.errors import ArtifactError, DataError, StageError
 from recdistill.store import aside
 from recdistill.types import Float, Int, Labels
 
-PER_SHARD = 65_536  # users a shard: the unit of work that a killed run does not lose
+SHARD_BYTES = 100_000_000  # of a shard on disk; making it takes about three times as much memory
 FACTS = "labels.json"
 REBUILD = "delete the directory and run the same command again"
+RELABEL = "delete this file and label its users again, or use the configuration and the data that it was made with"
+
+
+class Lists(NamedTuple):
+    """What a teacher says of `n` users: lists of K items, best first; -1, scored -inf, where there are fewer.
+
+    `residual` is the logsumexp of the teacher's scores of everything outside the list: exact where it scored the whole
+    catalogue, else estimated from what it scored. The rest is a uniform sample of what it scored outside the list.
+    """
+
+    items: Int  # [n,K]
+    scores: Float  # [n,K]
+    residual: Float  # [n]
+    logq: Float | None = None  # [n,K] log-probability that the item was scored at all, 0 where that is certain
+    rest_items: Int | None = None  # [n,R]
+    rest_scores: Float | None = None  # [n,R]
+    rest_logq: Float | None = None  # [n,R] log-probability that the item is in the sample
+    fold: NDArray[np.int8] | None = None  # [n,K] which out-of-fold teacher scored it, -1 where several or none
+
+
+Lister = Callable[[Int], Lists]
+"""Users [n] -> what a teacher says of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How a store is cut: the same for every process that writes a part of it."""
+
+    num_users: int
+    num_items: int
+    depth: int
+    rest: int = 0  # R
+    precision: Literal["f32", "f16"] = "f32"
+    shard_users: int = 65_536  # at most
+    stamp: Mapping[str, str] = field(default_factory=dict)  # of every shard: which step, which teacher
+
+    @property
+    def per_shard(self) -> int:
+        """Return how many users a shard has: fewer where their rows are so long that it would be too large."""
+        score = 2 if self.precision == "f16" else 4
+        row = self.depth * (4 + score + 4 + 1) + self.rest * (4 + score + 4) + 12  # with every optional column
+        return max(1, min(self.shard_users, SHARD_BYTES // row))
+
+    @property
+    def shards(self) -> int:
+        return -(-self.num_users // self.per_shard)
+
+    def users(self, shard: int) -> Int:
+        """Return the users of `shard`."""
+        start = shard * self.per_shard
+        return np.arange(start, min(start + self.per_shard, self.num_users), dtype=np.int64)
+
+    def columns(self) -> dict[str, pa.DataType]:
+        """Return the types of all columns that a shard may have."""
+        real = pa.float16() if self.precision == "f16" else pa.float32()
+        per_item = {"items": pa.int32(), "scores": real, "logq": pa.float32(), "fold": pa.int8()}
+        per_rest = {"rest_items": pa.int32(), "rest_scores": real, "rest_logq": pa.float32()} if self.rest else {}
+        return (
+            {"user": pa.int64(), "residual": pa.float32()}
+            | {name: pa.list_(kind, self.depth) for name, kind in per_item.items()}
+            | {name: pa.list_(kind, self.rest) for name, kind in per_rest.items()}
+        )
+
+
+NEEDED = ("user", "items", "scores", "residual")
 
 
 def shard_path(out: Path, shard: int) -> Path:
@@ -32,59 +100,76 @@ def shard_path(out: Path, shard: int) -> Path:
     return out / f"labels-{shard:05d}.arrow"
 
 
-def missing_shards(out: Path, num_users: int, per_shard: int = PER_SHARD) -> Iterator[tuple[int, Int]]:
-    """Yield (shard, its users) for each shard that is not written yet; a shard is renamed into place when whole."""
-    for shard, start in enumerate(range(0, num_users, per_shard)):
-        if not shard_path(out, shard).is_file():
-            yield shard, np.arange(start, min(start + per_shard, num_users), dtype=np.int64)
+def write_shard(out: Path, layout: Layout, shard: int, lists: Lists) -> None:
+    """Write what a teacher says of the users of `shard`, whole or not at all.
 
-
-def write_shard(out: Path, shard: int, users: Int, items: Int, scores: Float, residual: Float) -> None:
-    """Write the lists of `users` [n]: items [n,K], scores [n,K] in teacher order, residual [n]."""
-    depth = items.shape[1]
-    table = pa.table(
-        {
-            "user": pa.array(users, pa.int64()),
-            "items": pa.FixedSizeListArray.from_arrays(pa.array(items.reshape(-1), pa.int32()), depth),
-            "scores": pa.FixedSizeListArray.from_arrays(pa.array(scores.reshape(-1), pa.float32()), depth),
-            "residual": pa.array(residual, pa.float32()),
-        }
-    )
-    batch = table.combine_chunks().to_batches()[0]
+    Raises StageError if `lists` are not of the layout's shape or hold a NaN, DataError if a score is too large for f16.
+    """
+    users, kinds = layout.users(shard), layout.columns()
+    found = {"user": users} | {name: column for name, column in lists._asdict().items() if column is not None}
+    absent = [name for name in kinds if name.startswith("rest_") and name not in found]
+    odd = [name for name in found if name not in kinds]
+    if absent or odd:
+        what = f"the teacher gives {', '.join(odd) or 'no ' + ', no '.join(absent)}, where labels.rest is {layout.rest}"
+        raise StageError(what, where=str(shard_path(out, shard)))
+    arrays = {name: _column(name, values, kinds[name], len(users)) for name, values in found.items()}
+    batch = pa.RecordBatch.from_pydict(arrays, metadata=dict(layout.stamp))
     with (
         aside(shard_path(out, shard)) as file,
         pa.OSFile(str(file), "wb") as sink,
-        pa.ipc.new_file(sink, table.schema) as writer,
+        pa.ipc.new_file(sink, batch.schema) as writer,
     ):
         writer.write_batch(batch)
 
 
-def coverage(labels: Labels) -> dict[str, Any]:
-    """Return how many users have a list, and how long the lists are."""
-    lengths = np.concatenate([(shard >= 0).sum(1) for shard in labels.items])
-    return {
-        "users": len(lengths),
-        "users_with_labels": int((lengths > 0).sum()),
-        "mean_length": round(float(lengths.mean()), 3) if len(lengths) else 0.0,
-        "shortest": int(lengths.min(initial=labels.depth)),
-    }
+def _column(name: str, values: NDArray[Any], kind: pa.DataType, users: int) -> pa.Array:
+    """Return `values` as a column of type `kind` for so many users."""
+    listed = pa.types.is_fixed_size_list(kind)
+    shape, inner = ((users, kind.list_size), kind.value_type) if listed else ((users,), kind)
+    if values.shape != shape or (values.dtype.kind == "f" and np.isnan(values).any()):
+        what = f"{name} of shape {values.shape}" if values.shape != shape else f"a NaN among the {name}"
+        raise StageError(f"the teacher gives {what}, where numbers of shape {shape} belong", where="labels")
+    with np.errstate(over="ignore"):
+        narrow = values.astype(inner.to_pandas_dtype(), copy=False)
+    if narrow.dtype == np.float16 and (np.isinf(narrow) != np.isinf(values)).any():
+        largest = np.abs(values[np.isfinite(values)]).max()
+        what = f"the teacher's {name} reach {largest:.3g}, beyond what f16 can hold"
+        raise DataError(what, where="labels.precision", fix="set labels.precision: f32")
+    flat = pa.array(narrow.reshape(-1), inner)
+    return pa.FixedSizeListArray.from_arrays(flat, kind.list_size) if listed else flat
 
 
-def open_labels(path: Path, *, num_users: int | None = None, num_items: int | None = None) -> Labels:
-    """Map the label store at `path`; raises ArtifactError if it is not whole, or of other users or items."""
+def open_labels(
+    path: Path, *, num_users: int | None = None, num_items: int | None = None, teacher: str | None = None
+) -> Labels:
+    """Map the label store at `path`.
+
+    Raises ArtifactError if it is not whole, is of other users or items, or of another teacher than `teacher`, the
+    fingerprint of what was labelled.
+    """
     facts = read_facts(path)
     for name, wanted in (("num_users", num_users), ("num_items", num_items)):
         if wanted is not None and facts[name] != wanted:
             what = f"labels over {facts[name]} {name.removeprefix('num_')}, data of {wanted}"
             raise ArtifactError(what, where=str(path), fix="label again with the data at hand")
-    shards = -(-facts["num_users"] // facts["per_shard"])
-    parts = [_open_shard(shard_path(path, s), s * facts["per_shard"], facts["depth"]) for s in range(shards)]
-    items, scores, residual = zip(*parts, strict=True) if parts else ((), (), ())
-    found = sum(len(part) for part in items)
-    if found != facts["num_users"]:
-        what = f"{found} users in the shards where {FACTS} says {facts['num_users']}"
-        raise ArtifactError(what, where=str(path), fix=REBUILD)
-    return Labels(items=items, scores=scores, residual=residual, per_shard=facts["per_shard"], facts=facts)
+    if teacher is not None and facts["stamp"].get("teacher") != teacher:
+        what = f"labels of teacher {facts['stamp'].get('teacher')}, where teacher {teacher} is asked for"
+        raise ArtifactError(what, where=str(path), fix="label again with the teacher at hand")
+    layout = layout_of(facts)
+    parts = [open_shard(path, layout, shard) for shard in range(layout.shards)]
+    for shard, part in enumerate(parts):
+        if part.keys() != parts[0].keys():
+            what = f"has the columns {', '.join(part)} where the first shard has {', '.join(parts[0])}"
+            raise ArtifactError(what, where=str(shard_path(path, shard)), fix=REBUILD)
+    every = {name: tuple(part[name] for part in parts) for name in (parts[0] if parts else ("items", "scores"))}
+    return Labels(
+        items=every.pop("items"),
+        scores=every.pop("scores"),
+        residual=every.pop("residual", ()),
+        extra=every,
+        per_shard=layout.per_shard,
+        facts=facts,
+    )
 
 
 def read_facts(path: Path) -> Mapping[str, Any]:
@@ -92,30 +177,55 @@ def read_facts(path: Path) -> Mapping[str, Any]:
     file = path / FACTS
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-        assert all(isinstance(facts[name], int) for name in ("num_users", "num_items", "depth", "per_shard"))
+        assert all(isinstance(facts[name], int) for name in ("num_users", "num_items", "depth", "per_shard", "rest"))
         assert min(facts["per_shard"], facts["depth"]) > 0, "a shard or a list of no length"
+        assert min(facts["num_users"], facts["rest"]) >= 0, "fewer than none"
+        assert facts["precision"] in ("f32", "f16")
+        assert all(isinstance(said, str) for said in dict(facts["stamp"]).values())
     except FileNotFoundError:
-        raise ArtifactError("not a label store: there is no labels.json", where=str(path), fix=REBUILD) from None
+        raise ArtifactError(f"not a label store: there is no {FACTS}", where=str(path), fix=REBUILD) from None
     except (ValueError, KeyError, TypeError, AssertionError) as cause:
         raise ArtifactError(f"cannot be read ({cause!r})", where=str(file), fix=REBUILD) from cause
     return facts
 
 
-def _open_shard(path: Path, start: int, depth: int) -> tuple[Any, Any, Any]:
+def layout_of(facts: Mapping[str, Any]) -> Layout:
+    """Return the layout that labels.json tells of."""
+    names = ("num_users", "num_items", "depth", "rest", "precision", "stamp")
+    return Layout(**{name: facts[name] for name in names}, shard_users=facts["per_shard"])
+
+
+def open_shard(out: Path, layout: Layout, shard: int, fix: str = REBUILD) -> dict[str, NDArray[Any]]:
+    """Map one shard: its columns but `user`, by name, without a copy.
+
+    Raises ArtifactError, which says `fix`, if it is missing, damaged, or a part of other labels.
+    """
+    path, kinds, users = shard_path(out, shard), layout.columns(), layout.users(shard)
     try:
         with pa.memory_map(str(path)) as source:
-            table = pa.ipc.open_file(source).read_all().combine_chunks()
-        columns = [table.column(name).chunk(0) for name in ("user", "items", "scores", "residual")]
-    except (OSError, pa.ArrowException, KeyError, IndexError) as cause:
-        raise ArtifactError(f"cannot be read as a shard of labels ({cause})", where=str(path), fix=REBUILD) from cause
-    users, items, scores, residual = columns
-    if items.type != pa.list_(pa.int32(), depth) or scores.type != pa.list_(pa.float32(), depth):
-        what = f"lists of type {items.type} and {scores.type} where {FACTS} says a depth of {depth}"
-        raise ArtifactError(what, where=str(path), fix=REBUILD)
-    if len(users) and (users[0].as_py() != start or users[-1].as_py() != start + len(users) - 1):
-        raise ArtifactError(f"does not start at user {start}", where=str(path), fix=REBUILD)
-    return (
-        items.flatten().to_numpy().reshape(-1, depth),
-        scores.flatten().to_numpy().reshape(-1, depth),
-        residual.to_numpy(),
-    )
+            table = pa.ipc.open_file(source).read_all()
+        said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        assert set(NEEDED) <= set(table.column_names), f"it has the columns {', '.join(table.column_names)}"
+        found = {name: table.column(name).chunk(0) for name in table.column_names}
+    except (OSError, pa.ArrowException, IndexError, ValueError, AssertionError) as cause:
+        raise ArtifactError(f"cannot be read as a shard of labels ({cause})", where=str(path), fix=fix) from cause
+    for name, wanted in layout.stamp.items():
+        if said.get(name) != wanted:
+            what = f"is of {name} {said.get(name, 'unknown')}, where {name} {wanted} is expected"
+            raise ArtifactError(f"a shard of other labels: it {what}", where=str(path), fix=fix)
+    for name, column in found.items():
+        if column.type != kinds.get(name) or len(table) != len(column):
+            what = f"its {name} are of type {column.type}, in {table.column(name).num_chunks} parts, where "
+            raise ArtifactError(f"{what}{kinds.get(name, 'nothing')} belongs", where=str(path), fix=fix)
+    own = found.pop("user")
+    first, last = (int(own[0].as_py()), int(own[-1].as_py())) if len(own) else (0, -1)
+    if (first, last, len(own)) != (users[0], users[-1], len(users)):
+        what = f"holds {len(own)} users, {first} to {last}, where users {users[0]} to {users[-1]} belong"
+        raise ArtifactError(what, where=str(path), fix=fix)
+    return {name: _array(column) for name, column in found.items()}
+
+
+def _array(column: pa.Array) -> NDArray[Any]:
+    if not pa.types.is_fixed_size_list(column.type):
+        return column.to_numpy()
+    return column.flatten().to_numpy().reshape(-1, column.type.list_size)

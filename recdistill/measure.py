@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recdistill.distill.spec import LabelsSpec
-from recdistill.models.spec import ExternalSpec, Fitted, RankerSpec
+from recdistill.models.recipe import Teacher
+from recdistill.models.spec import Fitted
 from recdistill.report import ReportSpec
 from recdistill.types import Artifact, Dataset, Int, Interactions, Log
 
@@ -27,7 +28,7 @@ TEACHER_QUERIES = 200
 class Judged:
     """The models of one run, side by side."""
 
-    teacher: Fitted | ExternalSpec
+    teacher: Teacher
     scratch: Sequence[Fitted]
     student: Sequence[Fitted]
     labels: Artifact | None
@@ -38,8 +39,8 @@ class Judged:
         """Return the fingerprints that a measurement of all of them depends on."""
         found = {f"scratch-{i}": m.artifact.fingerprint for i, m in enumerate(self.scratch)}
         found |= {f"student-{i}": m.artifact.fingerprint for i, m in enumerate(self.student)}
-        if not isinstance(self.teacher, ExternalSpec):
-            found["teacher"] = self.teacher.artifact.fingerprint
+        if self.teacher.fingerprint is not None:
+            found["teacher"] = self.teacher.fingerprint
         if self.labels is not None:
             found["labels"] = self.labels.fingerprint
         return found | {"index": self.index.fingerprint}
@@ -59,7 +60,7 @@ def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path
 
     seen = merge(dataset.train, dataset.valid)
     sequences, depth = Sequences.of(seen), max(report.k)
-    users = _evaluated(dataset, ranker=not isinstance(judged.teacher, ExternalSpec) and _ranks(judged.teacher))
+    users = _evaluated(dataset, ranker=judged.teacher.ranks)
 
     def of(fitted: Fitted) -> Int:
         model, history = load(fitted.spec, dataset, fitted.artifact.path), history_length(fitted.spec)
@@ -107,9 +108,9 @@ def _teacher_lists(
     from recdistill.labelling import teacher_lister
     from recdistill.labels import open_labels
 
-    if not isinstance(judged.teacher, ExternalSpec):
+    if judged.teacher.models:
         lister = teacher_lister(dataset, judged.teacher, judged.scratch[0], judged.candidates, depth, sequences, seen)
-        return lister(users).items.numpy()
+        return lister(users).items
     if judged.labels is None:
         return None
     items, _ = open_labels(judged.labels.path).take(users)
@@ -160,16 +161,16 @@ def time_all(ingested: Path, divided: Path, judged: Judged, k: int) -> dict[str,
         Target(label="student@flat", bundle=at / "bundle", index=at / "flat.faiss"),
     ]
     rows, environment = measure(targets, k=k, queries=LATENCY_QUERIES)
-    if not isinstance(judged.teacher, ExternalSpec):
-        scratch, spec = judged.scratch[0], judged.candidates.candidates
+    teacher = judged.teacher
+    if teacher.models:
         request = Request(
             ingested=str(ingested.absolute()),
             divided=str(divided.absolute()),
-            model=str(judged.teacher.artifact.path.absolute()),
-            spec=judged.teacher.spec.model_dump(mode="json"),
-            candidates=None if spec is None else spec.model_dump(mode="json"),
-            scratch=str(scratch.artifact.path.absolute()) if spec is not None else None,
-            scratch_spec=scratch.spec.model_dump(mode="json"),
+            models=[_plain(model) for model in teacher.models],
+            folds=teacher.folds,
+            recipe=None if teacher.recipe is None else str(teacher.recipe.path.absolute()),
+            labels=judged.candidates.model_dump(mode="json"),
+            scratch=_plain(judged.scratch[0]),
             k=k,
             queries=TEACHER_QUERIES,
         )
@@ -182,8 +183,8 @@ def read_json(artifact: Artifact, name: str) -> Any:
     return json.loads((artifact.path / name).read_text(encoding="utf-8"))
 
 
-def _ranks(teacher: Fitted) -> bool:
-    return isinstance(teacher.spec, RankerSpec)
+def _plain(model: Fitted) -> dict[str, Any]:
+    return {"path": str(model.artifact.path.absolute()), "spec": model.spec.model_dump(mode="json")}
 
 
 def _evaluated(dataset: Dataset, *, ranker: bool) -> Int:

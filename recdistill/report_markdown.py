@@ -62,6 +62,7 @@ def model_card(report: Mapping[str, Any]) -> str:
         "model is the same student without the teacher.",
         _table(view.facts(data.get("ingest", {})), ("data", "")),
         _table(view.facts(data.get("split", {}), skip=("lint",)), ("split", "")),
+        _table(view.facts(data.get("labels", {})), ("labels", "")),
         "## Quality",
         _table(view.quality(report)),
         "Intervals are 95% bootstrap intervals over users." if report["quality"] else "",

@@ -10,13 +10,16 @@ from torch import Tensor
 
 from recdistill.data.sequences import Sequences
 from recdistill.models.build import Model
-from recdistill.models.encoders import Group, unit
+from recdistill.models.encoders import unit
+from recdistill.models.lightgcn import LightGCN
+from recdistill.models.pairs import PairScorer
 from recdistill.models.ranker import Ranker
-from recdistill.topk import SCORES_PER_BLOCK, TopK, blocks, exact_topk, pairs, select
+from recdistill.topk import TopK, blocks, exact_topk, pairs, select
 from recdistill.types import Dataset, Float, Int, Interactions, Past, Vectors
 
 USERS_PER_BLOCK = 8192
-PAIRS_PER_BLOCK = 100_000  # of a ranker, whose pair costs some kilobytes on the way
+PAIRS_OF_PLACES = 2**24  # of a block's histories, which a sequence encoder compares with themselves
+SCORES_PER_BLOCK = 16_000_000  # of whole catalogues: 64 MB
 
 
 @torch.inference_mode()
@@ -27,10 +30,14 @@ def vectors(model: Model, dataset: Dataset, sequences: Sequences, history: int) 
     """
     assert not isinstance(model, Ranker)
     model.eval()
+    if isinstance(model, LightGCN):  # whose one walk of the graph gives everybody's
+        everyone, everything, space = model.all_vectors()
+        scale = model.temperature if space == model.space == "dot" else 1.0
+        return Vectors(users=(everyone / scale).numpy(), items=everything.numpy(), space=space)
     temperature = 1.0 if model.space == "cosine" else model.temperature
     known = torch.from_numpy(np.diff(dataset.train.indptr) > 0)
     users = []
-    for start, stop in blocks(dataset.num_users, USERS_PER_BLOCK):
+    for start, stop in blocks(dataset.num_users, max(1, min(USERS_PER_BLOCK, PAIRS_OF_PLACES // max(1, history**2)))):
         rows = torch.arange(start, stop)
         past = sequences.latest(rows, history)
         left, _ = model.vectors(torch.where(known[start:stop], rows, -1), past, rows[:0])
@@ -69,15 +76,15 @@ def encoder_scorer(users: Float, items: Float) -> Scorer:
     return score
 
 
-def ranker_scorer(model: Ranker, sequences: Sequences, history: int, num_items: int) -> Scorer:
-    """Return the scores of a ranker, which reads `history` items of `sequences`."""
-    model.eval()
-    everything = torch.arange(num_items)
+def ranker_scorer(
+    model: Ranker, sequences: Sequences, history: int, num_items: int, dtype: torch.dtype = torch.float32
+) -> Scorer:
+    """Return the scores of a ranker, which reads `history` items of `sequences`, computed in `dtype`."""
+    pairs_of = PairScorer(model, num_items, dtype)
 
     def score(rows: Int, asked: Tensor | None) -> Tensor:
         users = torch.from_numpy(rows)
-        items = everything.expand(len(rows), -1) if asked is None else asked
-        return _pairs(model, users, sequences.latest(users, history), items)
+        return pairs_of(users, sequences.latest(users, history), asked)
 
     return score
 
@@ -97,7 +104,7 @@ def ranked(
         items = everything.expand(len(block), -1) if choose is None else torch.from_numpy(choose(block))
         scores = scorer(block, None if choose is None else items).masked_fill(items < 0, -torch.inf)
         if seen is not None:
-            scores = _mask(scores, items, seen, block, whole=choose is None)
+            scores = mask_seen(scores, items, seen, block, whole=choose is None)
         best = select(scores, k)
         chosen = items.gather(1, best.items.clamp(min=0)).masked_fill(best.items < 0, -1)
         found.append(TopK(best.scores, chosen, best.residual))
@@ -120,16 +127,11 @@ def rank(
     return ranked(scorer, users, k, num_items=num_items, seen=seen, choose=choose)
 
 
-def _pairs(model: Ranker, users: Tensor, past: Past, items: Tensor) -> Tensor:
-    """Return the scores of `items` [B,C] in blocks of columns, so that memory does not grow with the catalogue."""
-    width = max(1, PAIRS_PER_BLOCK // max(1, len(users)))
-    parts = [
-        model.score(users, past, [Group(items[:, start:stop])])[0] for start, stop in blocks(items.shape[1], width)
-    ]
-    return torch.cat(parts, dim=1)
+def mask_seen(scores: Tensor, items: Tensor, seen: Interactions, users: Int, *, whole: bool) -> Tensor:
+    """Return `scores` [n,C] of `items` [n,C], -inf where one of `users` [n] has seen it.
 
-
-def _mask(scores: Tensor, items: Tensor, seen: Interactions, users: Int, *, whole: bool) -> Tensor:
+    `whole` says that the items are the catalogue in order of row; then `scores` itself is changed.
+    """
     at = pairs(seen, users)
     if whole:
         scores[at] = -torch.inf

@@ -21,7 +21,8 @@ from recdistill.data.log import LogSpec, digest
 from recdistill.data.split import SplitSpec
 from recdistill.data.split import split as split_log
 from recdistill.distill.spec import LabelsSpec, TermSpec
-from recdistill.models.spec import ExternalSpec, Fitted, ModelSpec, RankerSpec, TrainSpec
+from recdistill.models.recipe import Teacher, TeacherSpec
+from recdistill.models.spec import ExternalSpec, Fitted, ModelSpec, TrainSpec
 from recdistill.report import ReportSpec
 from recdistill.store import Step, write_text
 from recdistill.types import Artifact, Log, Manifest, quiet
@@ -30,6 +31,7 @@ from recdistill.world import World
 if TYPE_CHECKING:  # torch is a second of start-up that a plan can do without
     from recdistill.config import ExecSpec
     from recdistill.measure import Judged
+    from recdistill.shards import Share
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +42,36 @@ class Run:
     world: World = field(default_factory=World)
     log: Log = quiet
     dry: bool = False  # name every artifact, build none
+    share: Share | None = None  # of the labels: write these shards beside other processes, and do not finish
+    finalize: bool = False  # the labels: score nothing, finish what others have written
 
     def build(self, step: Step, work: store.Work) -> Artifact:
         """Return the artifact of `step`, found or built."""
         path = store.directory(self.store, step)
         if self.dry:
             state = store.state(self.store, step)
-            stub = Manifest(
-                format=store.FORMAT,
-                stage=step.stage,
-                version=step.version,
-                fingerprint=step.fingerprint,
-                config={},
-                inputs={},
-                files={},
-                facts={"state": state},
-                env={},
-                created_at="",
-                seconds=0.0,
-            )
-            return Artifact(path=path, manifest=stub, hit=state == "hit")
+            return _stub(path, step, {"state": state}, hit=state == "hit")
         if not step.collective:  # a training tells of itself
             self.log(step.stage, 0, 0, {})
         return store.build(self.store, self.world, step, work)
+
+
+def _stub(path: Path, step: Step, facts: Mapping[str, Any], *, hit: bool) -> Artifact:
+    """Return what stands for an artifact that is not whole, or not looked into."""
+    manifest = Manifest(
+        format=store.FORMAT,
+        stage=step.stage,
+        version=step.version,
+        fingerprint=step.fingerprint,
+        config={},
+        inputs={},
+        files={},
+        facts=facts,
+        env={},
+        created_at="",
+        seconds=0.0,
+    )
+    return Artifact(path=path, manifest=manifest, hit=hit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +99,12 @@ def ingest(log: LogSpec, features: FeaturesSpec | None, run: Run) -> Artifact:
     config = {"log": log.model_dump(exclude={"path"}), "features": tables}
     inputs = run.world.share(lambda: {"log": digest(log), "features": digest_features(features)})
     now = datetime.now(UTC)
-    return run.build(Step("ingest", 1, config, inputs), lambda out: ingest_log(log, features, out, now=now))
+    return run.build(Step("ingest", 2, config, inputs), lambda out: ingest_log(log, features, out, now=now))
 
 
 def split(ingested: Artifact, spec: SplitSpec, run: Run) -> Data:
     """Rows -> train, valid, test."""
-    step = Step("split", 1, spec, {"ingest": ingested.fingerprint})
+    step = Step("split", 2, spec, {"ingest": ingested.fingerprint})
     return Data(ingested, run.build(step, lambda out: split_log(ingested.path, spec, out)))
 
 
@@ -109,18 +118,29 @@ def fit(
     name: str,
     labels: Artifact | None = None,
     terms: Sequence[TermSpec] = (),
+    fold: tuple[int, int] | None = None,
+    keep: bool = False,
 ) -> Artifact:
-    """Data -> a trained model: teacher and scratch student without terms, the student with them."""
+    """Data -> a trained model: teacher and scratch student without terms, the student with them.
+
+    `fold` (k, K) leaves out of the training interactions those of fold k of K; `keep` keeps every validation's weights.
+    """
     settings = train.model_dump(exclude=set() if terms else {"list_users"})
-    config = {"model": model, "train": settings, "distill": list(terms)}
+    config: dict[str, Any] = {"model": model, "train": settings, "distill": list(terms)}
+    config |= ({"fold": fold} if fold else {}) | ({"keep": True} if keep else {})
     inputs = data.inputs | ({"labels": labels.fingerprint} if labels is not None and terms else {})
 
     def work(out: Path) -> Mapping[str, Any]:
         from recdistill.fit import fit as fit_model
+        from recdistill.folds import Fold, lacking
         from recdistill.labels import open_labels
 
+        taught = None
+        if labels is not None and terms:
+            taught = open_labels(labels.path, teacher=labels.manifest.inputs["teacher"])
+        dataset = data.read()
         return fit_model(
-            data.read(),
+            lacking(dataset, Fold(*fold)) if fold else dataset,
             model,
             train,
             out,
@@ -129,33 +149,91 @@ def fit(
             log=run.log,
             layout=how.tables,
             checkpoint_every=how.checkpoint_every,
-            labels=open_labels(labels.path) if labels is not None and terms else None,
+            labels=taught,
             terms=terms,
+            keep=keep,
         )
 
     return run.build(Step("fit", 1, config, inputs, resumes=True, collective=True), work)
 
 
-def label(data: Data, teacher: Fitted | ExternalSpec, scratch: Fitted, spec: LabelsSpec, run: Run) -> Artifact:
-    """Teacher -> its ranked lists; a ranker's candidates come from the scratch student, the retrieval before it."""
-    inputs = dict(data.inputs)
-    config: dict[str, Any] = {"labels": spec}
-    if isinstance(teacher, ExternalSpec):
-        from recdistill.data.files import digest_table
-
-        config["external"] = teacher.model_dump(exclude={"path"})
-        inputs["teacher"] = run.world.share(lambda: digest_table(teacher.path, "parquet"))
-    else:
-        inputs["teacher"] = teacher.artifact.fingerprint
-        if isinstance(teacher.spec, RankerSpec) and spec.candidates is not None and spec.candidates.ann:
-            inputs["scratch"] = scratch.artifact.fingerprint
+def recipe(data: Data, teacher: Teacher, spec: TeacherSpec, labels: LabelsSpec, run: Run) -> Artifact:
+    """Trained models, or a file -> how they speak as one: temperatures, shares, and the calibration of the labels."""
+    made = spec.recipe
+    config: dict[str, Any] = {
+        "kind": made.kind if made is not None else "one",
+        "most": getattr(made, "most", 1),
+        "segments": getattr(made, "segments", 1),
+        "calibration": labels.calibration,
+    }
+    inputs = data.inputs | {f"teacher-{i}": model.artifact.fingerprint for i, model in enumerate(teacher.models)}
+    known = config | {"folds": teacher.folds}
+    if teacher.external is not None:
+        inputs["teacher"] = _digest(teacher.external, run)
+        known["external"] = teacher.external.model_dump(exclude={"path"})
 
     def work(out: Path) -> Mapping[str, Any]:
+        from recdistill.recipes import Choice, choose
+
+        return choose(data.read(), teacher, Choice(**config), out, run.log)
+
+    return run.build(Step("recipe", 1, known, inputs), work)
+
+
+def _digest(external: ExternalSpec, run: Run) -> str:
+    from recdistill.data.files import digest_table
+
+    return run.world.share(lambda: digest_table(external.path, "parquet"))
+
+
+def label(data: Data, teacher: Teacher, scratch: Fitted, spec: LabelsSpec, run: Run) -> Artifact:
+    """Teacher -> its ranked lists; a ranker's candidates come from the scratch student, the retrieval before it.
+
+    Of a run that writes a share of them, what is returned stands for a store that is not whole: its path is that of
+    the partial directory. Raises ArtifactError if what is found is of another teacher, or older than `spec.ttl_days`.
+    """
+    inputs = dict(data.inputs)
+    config: dict[str, Any] = {"labels": spec.model_dump(exclude={"ttl_days"})}
+    if teacher.external is not None:
+        config["external"] = teacher.external.model_dump(exclude={"path"})
+        inputs["file"] = _digest(teacher.external, run)
+    inputs["teacher"] = teacher.fingerprint or inputs["file"]
+    if teacher.ranks and spec.candidates is not None and spec.candidates.ann:
+        inputs["scratch"] = scratch.artifact.fingerprint
+    step = Step("labels", 2, config, inputs, resumes=True)
+    stamp = {"step": step.fingerprint, "teacher": inputs["teacher"]}
+
+    def work(out: Path, *, whole: bool = True) -> Mapping[str, Any]:
         from recdistill.labelling import label_data
+        from recdistill.shards import Share
 
-        return label_data(data.read(), teacher, scratch, spec, out, inputs["teacher"], run.log)
+        share = None if run.finalize else run.share or Share()
+        return label_data(data.read(), teacher, scratch, spec, out, stamp, run.log, share=share, whole=whole)
 
-    return run.build(Step("labels", 1, config, inputs, resumes=True), work)
+    if run.share is not None and not run.dry:
+        return _label_share(run, step, run.share, lambda out: work(out, whole=False))
+    labels = run.build(step, work)
+    if not run.dry:
+        from recdistill.shards import check_fresh
+
+        now, facts = datetime.now(UTC), labels.manifest.facts
+        run.world.share(lambda: check_fresh(labels.path, facts, inputs["teacher"], spec.ttl_days, now))
+    return labels
+
+
+def _label_share(run: Run, step: Step, share: Share, work: store.Work) -> Artifact:
+    """Write the shards of `share` into the partial directory, beside other processes that write others."""
+
+    def alone() -> dict[str, Any]:
+        path = store.directory(run.store, step)
+        with store.part(run.store, step, f"{share.number}-of-{share.of}") as out:
+            if out is None:
+                return {"path": str(path), "facts": {"written": [], "missing": []}, "hit": True}
+            run.log(step.stage, 0, 0, {})
+            return {"path": str(out), "facts": dict(work(out) or {}), "hit": False}
+
+    made = run.world.share(alone)
+    return _stub(Path(made["path"]), step, made["facts"], hit=made["hit"])
 
 
 def index(data: Data, student: Fitted, spec: IndexSpec, run: Run) -> Artifact:

@@ -3,6 +3,7 @@
 <root>/<stage>/<fingerprint>/            whole: manifest.json is there and every size matches
 <root>/<stage>/<fingerprint>.partial/    work in progress, or what a killed run left to continue from
 <root>/<stage>/<fingerprint>.lock        held by the one writer; the system frees it when that process dies
+<root>/<stage>/<fingerprint>.*.part      held by each of several processes that fill a partial directory together
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -30,6 +31,7 @@ from recdistill.world import World
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+PATIENCE = 10  # seconds to wait for a lock that is commonly held for a moment
 State = Literal["hit", "partial", "miss"]
 Work = Callable[[Path], Mapping[str, Any] | None]
 
@@ -87,11 +89,39 @@ def build(root: Path, world: World, step: Step, work: Work) -> Artifact:
     return open_artifact(path)
 
 
+@contextmanager
+def part(root: Path, step: Step, name: str) -> Iterator[Path | None]:
+    """Yield the partial directory of `step` to a process that fills `name`, a part of it, beside others; None if done.
+
+    Such a process must leave alone what others write. Raises ArtifactError if another one fills the same part, or is
+    building the whole artifact; the artifact is not built while a part is being filled.
+    """
+    path = directory(root, step)
+    mine = FileLock(path.with_suffix(f".{name}.part"))
+    whole = _lock(path, PATIENCE)  # for a moment, in which another part may be beginning too
+    try:
+        done = (path / MANIFEST).is_file()
+        if not done:
+            _acquire(mine, path, f"another process is filling part {name} of this artifact")
+            path.with_suffix(".partial").mkdir(exist_ok=True)
+    finally:
+        whole.release()
+    try:
+        yield None if done else path.with_suffix(".partial")
+    finally:
+        mine.release()
+
+
 def _build_alone(path: Path, step: Step, work: Work) -> None:
     lock = _lock(path)
     try:
         if (path / MANIFEST).is_file():  # the process that held the lock before us has finished it
             return
+        for held in sorted(path.parent.glob(f"{path.name}.*.part")):
+            name = held.name.split(".")[1]
+            _acquire(other := FileLock(held), path, f"another process is filling part {name} of this artifact")
+            other.release()
+            held.unlink(missing_ok=True)  # nobody begins a part while we hold the lock of the whole
         started = time.monotonic()
         _begin(path, resumes=step.resumes)
         try:
@@ -105,18 +135,19 @@ def _build_alone(path: Path, step: Step, work: Work) -> None:
         lock.release()
 
 
-def _lock(path: Path) -> FileLock:
+def _lock(path: Path, seconds: float = 0) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ArtifactError(
-            "another process is building this artifact",
-            where=str(path),
-            fix="wait for it to end and run the same command again: its result will be found",
-        ) from None
+    _acquire(lock, path, "another process is building this artifact", seconds)
     return lock
+
+
+def _acquire(lock: FileLock, path: Path, what: str, seconds: float = 0) -> None:
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        fix = "wait for it to end and run the same command again: its result will be found"
+        raise ArtifactError(what, where=str(path), fix=fix) from None
 
 
 def _begin(path: Path, *, resumes: bool) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,11 @@ class Request:
 
     ingested: str
     divided: str
-    model: str
-    spec: Mapping[str, Any]
-    candidates: Mapping[str, Any] | None
-    scratch: str | None  # the encoder that finds a ranker's candidates
-    scratch_spec: Mapping[str, Any] | None
+    models: Sequence[Mapping[str, Any]]  # each with its path and its spec
+    folds: int
+    recipe: str | None
+    labels: Mapping[str, Any]
+    scratch: Mapping[str, Any]  # the encoder that finds a ranker's candidates
     k: int
     queries: int
 
@@ -57,42 +57,27 @@ def main(path: Path) -> int:
 
     from recdistill.data.dataset import read_dataset
     from recdistill.data.sequences import Sequences
-    from recdistill.distill.spec import CandidatesSpec
-    from recdistill.fit import load
+    from recdistill.distill.spec import LabelsSpec
+    from recdistill.labelling import candidates, lister_of, ready_teacher
     from recdistill.latency import summarise
-    from recdistill.models.build import Model, history_length
-    from recdistill.models.ranker import Ranker
-    from recdistill.models.spec import ModelSpec
-    from recdistill.scoring import vectors
-    from recdistill.teachers import chooser, encoder_lister, ranker_lister
+    from recdistill.models.recipe import Teacher
+    from recdistill.models.spec import Fitted, ModelSpec
+    from recdistill.store import open_artifact
 
     torch.set_num_threads(1)
     asked = Request(**json.loads(path.read_text(encoding="utf-8")))
     dataset = read_dataset(Path(asked.ingested), Path(asked.divided))
     sequences = Sequences.of(dataset.train)
 
-    def restore(spec: Mapping[str, Any], at: str) -> tuple[ModelSpec, Model]:
-        made: ModelSpec = TypeAdapter(ModelSpec).validate_python(spec)
-        return made, load(made, dataset, Path(at))
+    def restore(model: Mapping[str, Any]) -> Fitted:
+        return Fitted(TypeAdapter(ModelSpec).validate_python(model["spec"]), open_artifact(Path(model["path"])))
 
-    spec, model = restore(asked.spec, asked.model)
-    history = history_length(spec)
-    if isinstance(model, Ranker):
-        near = None
-        if asked.scratch is not None and asked.scratch_spec is not None:
-            scratch_spec, scratch = restore(asked.scratch_spec, asked.scratch)
-            found = vectors(scratch, dataset, sequences, history_length(scratch_spec))
-            near = (found.users, found.items)
-        candidates = None if asked.candidates is None else CandidatesSpec(**asked.candidates)
-        choose = chooser(candidates, dataset, near, dataset.train)
-        lister = ranker_lister(
-            model, dataset, asked.k, sequences=sequences, history=history, seen=dataset.train, choose=choose
-        )
-        size = sum(p.numel() * p.element_size() for p in model.parameters())
-    else:
-        found = vectors(model, dataset, sequences, history)
-        lister = encoder_lister(found.users, found.items, asked.k, dataset.train)
-        size = found.users.nbytes + found.items.nbytes
+    recipe = None if asked.recipe is None else open_artifact(Path(asked.recipe))
+    teacher = Teacher(models=tuple(map(restore, asked.models)), folds=asked.folds, recipe=recipe)
+    spec = TypeAdapter(LabelsSpec).validate_python(asked.labels)
+    choose = candidates(dataset, teacher, restore(asked.scratch), spec, sequences, dataset.train)
+    made = ready_teacher(dataset, teacher, sequences, dataset.train, whole=choose is None)
+    lister = lister_of(made, dataset, teacher, asked.k, dataset.train, choose)
     rng = np.random.Generator(np.random.Philox(3))
     times: list[float] = []
     stop = time.perf_counter() + SECONDS
@@ -102,7 +87,7 @@ def main(path: Path) -> int:
         times += [time.perf_counter() - started] if i >= WARMUP else []
         if times and time.perf_counter() > stop:
             break
-    row = summarise(np.array(times)) | {"model": "teacher", "part": "total", "size_bytes": size}
+    row = summarise(np.array(times)) | {"model": "teacher", "part": "total", "size_bytes": made.size}
     path.with_name("answer.json").write_text(json.dumps(row), encoding="utf-8")
     return 0
 

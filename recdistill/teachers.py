@@ -1,31 +1,67 @@
-"""What a teacher says, as a label store: an encoder over the whole catalogue, a ranker over candidates."""
+"""What a teacher says of a user: an encoder over the whole catalogue, any scorer over it or over candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
+from recdistill.candidates import REST, Pool, chooser, inclusion, logq_of, once, sampled, uniform, unlisted
 from recdistill.data.sequences import Sequences
-from recdistill.distill.spec import CandidatesSpec
-from recdistill.labels import FACTS, PER_SHARD, coverage, missing_shards, open_labels, write_shard
+from recdistill.labels import Lister, Lists
 from recdistill.models.ranker import Ranker
-from recdistill.scoring import Chooser, rank
-from recdistill.spec import canonical
-from recdistill.store import write_text
-from recdistill.topk import TopK, exact_topk
-from recdistill.types import Dataset, Float, Int, Interactions, Log
+from recdistill.scoring import Chooser, Scorer, ranked, ranker_scorer
+from recdistill.topk import TopK, blocks, exact_topk
+from recdistill.types import Dataset, Float, Int, Interactions
 
-Lister = Callable[[Int], TopK]
-"""Users [n] -> their lists [n,depth] and the residual of everything else the teacher scored."""
+__all__ = ["Lister", "Lists", "chooser", "encoder_lister", "listed", "ranker_lister", "scored_lister", "together"]
+
+USERS_AT_ONCE = 4096  # whose candidates are in memory together; what is said of a user does not depend on it
 
 
-def encoder_lister(users: Float, items: Float, depth: int, seen: Interactions | None) -> Lister:
-    """Return the lists of an encoder over the whole catalogue, from vectors whose inner product is its logit."""
-    return lambda rows: exact_topk(users, items, depth, seen=seen, rows=rows)
+def encoder_lister(users: Float, items: Float, depth: int, seen: Interactions | None, *, rest: int = 0) -> Lister:
+    """Return the lists of an encoder over the whole catalogue, from vectors whose inner product is its logit.
+
+    users [U,D], items [I,D]; `rest` uniform samples a user of what is outside its list.
+    """
+
+    def score(rows: Int, asked: Tensor | None) -> Tensor:
+        assert asked is not None
+        picked = torch.from_numpy(items[asked.clamp(min=0).numpy()])
+        return torch.bmm(picked, torch.from_numpy(users[rows]).unsqueeze(2)).squeeze(2)
+
+    def lister(rows: Int) -> Lists:
+        lists = listed(exact_topk(users, items, depth, seen=seen, rows=rows))
+        return _with_rest(lists, score, rows, rest, len(items), seen) if rest else lists
+
+    return lister
+
+
+def scored_lister(
+    scorer: Scorer,
+    num_items: int,
+    depth: int,
+    *,
+    seen: Interactions | None,
+    choose: Pool | None = None,
+    rest: int = 0,
+) -> Lister:
+    """Return the lists of `scorer` over the candidates `choose` gives, the whole catalogue if None.
+
+    With candidates the lists say with which probability each item was scored, and the residual is an estimate over the
+    whole catalogue. `rest` is how many samples a user are kept of what was scored outside the list.
+    """
+
+    def lister(rows: Int) -> Lists:
+        if choose is None:
+            lists = listed(ranked(scorer, rows, depth, num_items=num_items, seen=seen))
+            return _with_rest(lists, scorer, rows, rest, num_items, seen) if rest else lists
+        parts = (rows[start:stop] for start, stop in blocks(len(rows), USERS_AT_ONCE))
+        return together([_from_candidates(scorer, part, depth, num_items, seen, choose, rest) for part in parts])
+
+    return lister
 
 
 def ranker_lister(
@@ -36,65 +72,62 @@ def ranker_lister(
     sequences: Sequences,
     history: int,
     seen: Interactions | None,
-    choose: Chooser | None,
+    choose: Pool | None,
+    rest: int = 0,
 ) -> Lister:
     """Return the lists of a ranker over the candidates `choose` gives, the whole catalogue if None."""
-    size = dataset.num_items
-    return lambda rows: rank(
-        model, rows, depth, sequences=sequences, history=history, num_items=size, seen=seen, choose=choose
-    )
+    scorer = ranker_scorer(model, sequences, history, dataset.num_items)
+    return scored_lister(scorer, dataset.num_items, depth, seen=seen, choose=choose, rest=rest)
 
 
-def chooser(
-    spec: CandidatesSpec | None, dataset: Dataset, vectors: tuple[Float, Float] | None, seen: Interactions
-) -> Chooser | None:
-    """Return the candidates of a ranker: nearest by `vectors`, popular and uniform items, each once; None means all.
+def listed(best: TopK) -> Lists:
+    """Return the best of everything as lists: all was scored, and the residual is exact."""
+    return Lists(best.items.numpy(), best.scores.numpy(), best.residual.numpy())
 
-    The uniform items of a user are drawn by the user's own row, so that shards do not depend on each other.
-    """
-    if spec is None or spec.ann + spec.popular + spec.uniform >= dataset.num_items:
-        return None
-    popular = np.argsort(-np.bincount(dataset.train.items, minlength=dataset.num_items), kind="stable")[: spec.popular]
 
-    def choose(users: Int) -> Int:
-        parts = [np.broadcast_to(popular, (len(users), len(popular)))]
-        if spec.ann and vectors is not None:
-            parts.append(exact_topk(*vectors, spec.ann, seen=seen, rows=users).items.numpy())
-        if spec.uniform:
-            key = users[:, None] * np.int64(spec.uniform) + np.arange(spec.uniform)
-            parts.append((splitmix(key) % np.uint64(dataset.num_items)).astype(np.int64))
-        rows = np.sort(np.concatenate(parts, axis=1), axis=1)
-        rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1
-        return rows
+def together(parts: Sequence[Lists]) -> Lists:
+    """Return the lists of several blocks of users as one; all have the same columns."""
+    columns = zip(*parts, strict=True)
+    return Lists._make(None if column[0] is None else np.concatenate(column) for column in columns)
+
+
+def _from_candidates(
+    scorer: Scorer, users: Int, depth: int, num_items: int, seen: Interactions | None, choose: Pool, rest: int
+) -> Lists:
+    chosen = choose.pick(users)
+    width = max(depth, chosen.items.shape[1])  # everything that is scored, in order
+    best = ranked(scorer, users, width, num_items=num_items, seen=seen, choose=_lookup(users, chosen.items))
+    items, scores = best.items.numpy(), best.scores.numpy()
+    logq = logq_of(chosen, items)
+    lists = Lists(items[:, :depth], scores[:, :depth], unlisted(scores, logq, depth), logq[:, :depth])
+    if not rest:
+        return lists
+    tail = sampled(items[:, depth:], scores[:, depth:], logq[:, depth:], users, rest, num_items)
+    return lists._replace(rest_items=tail[0], rest_scores=tail[1], rest_logq=tail[2])
+
+
+def _with_rest(lists: Lists, scorer: Scorer, users: Int, rest: int, num_items: int, seen: Interactions | None) -> Lists:
+    """Return `lists` over the whole catalogue with `rest` uniform draws that are in no list of theirs, scored."""
+
+    def part(start: int, stop: int) -> Lists:
+        block, own = users[start:stop], Lists._make(None if column is None else column[start:stop] for column in lists)
+        drawn = uniform(block, rest, num_items, REST)
+        items = once(drawn, np.zeros(drawn.shape, np.float32)).items
+        row = np.arange(len(block))[:, None] * (num_items + 1)
+        items = np.where(np.isin(items + row, own.items + row), -1, items)
+        best = ranked(scorer, block, rest, num_items=num_items, seen=seen, choose=_lookup(block, items))
+        found = best.items.numpy()
+        logq = np.where(found < 0, np.float32(0), inclusion(rest, num_items))
+        return own._replace(rest_items=found, rest_scores=best.scores.numpy(), rest_logq=logq)
+
+    return together([part(start, stop) for start, stop in blocks(len(users), USERS_AT_ONCE)])
+
+
+def _lookup(users: Int, items: Int) -> Chooser:
+    """Return a function that gives the rows of `items` [n,C] of any of `users` [n]."""
+    order = np.argsort(users, kind="stable")
+
+    def choose(some: Int) -> Int:
+        return items[order[np.searchsorted(users, some, sorter=order)]]
 
     return choose
-
-
-def splitmix(keys: Int) -> NDArray[np.uint64]:
-    """Return a well-mixed 64-bit hash of each of `keys` (SplitMix64, Steele et al., OOPSLA 2014)."""
-    z = keys.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-def write_labels(
-    out: Path, lister: Lister, dataset: Dataset, depth: int, facts: Mapping[str, Any], log: Log
-) -> dict[str, Any]:
-    """Write the label store `out` shard by shard, going on where a killed run stopped; returns its facts."""
-    total = dataset.num_users
-    for shard, users in missing_shards(out, total):
-        best = lister(users)
-        write_shard(out, shard, users, best.items.numpy(), best.scores.numpy(), best.residual.numpy())
-        log("label", int(users[-1]) + 1, total, {})
-    known = {
-        "depth": depth,
-        "num_users": total,
-        "num_items": dataset.num_items,
-        "per_shard": PER_SHARD,
-        "format": 1,
-    } | dict(facts)
-    write_text(out / FACTS, canonical(known))
-    known["coverage"] = coverage(open_labels(out))
-    write_text(out / FACTS, canonical(known))
-    return known

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from recdistill.data.sequences import Sequences
-from recdistill.types import Batch, Candidates, Interactions, Labels
+from recdistill.data.sequences import Sequences, cut
+from recdistill.errors import DataError
+from recdistill.types import Batch, Candidates, Interactions, Labels, Past
 from recdistill.world import World
 
 REDRAWS = 8  # of colliding negatives, all at once, before the few that are left are settled one by one
@@ -32,13 +33,21 @@ class Sampler:
     own_negatives: bool  # each row draws its own, none of them the user's; else the batch shares them
     history: int
     seed: int
+    windows: bool = False  # a row is a window of a user's sequence, with a target after each of its `history` places
+    item_dropout: float = 0.0  # share of a window's past items that a step hides
+    tasks: Mapping[str, Tensor] = field(default_factory=dict)  # by head, [n]: what is declared of each interaction
     labels: Labels | None = None
     list_users: int = 0  # rows of the global batch that teacher lists are drawn for
     drawer: Drawer | None = None
 
     @property
     def steps_per_epoch(self) -> int:
-        return max(1, len(self.train) // self.batch)
+        return max(1, self.rows // self.batch)
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows there are to draw batches from: windows, or interactions."""
+        return len(self.sequences.windows(self.history).owner) if self.windows else len(self.train)
 
 
 def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
@@ -48,22 +57,37 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
     owners = torch.from_numpy(train.users())
     keys = (owners * sampler.num_items + positives).sort().values
     listed = torch.arange(train.num_users)
+    windows = sampler.sequences.windows(sampler.history) if sampler.windows else None
+    total, per_epoch = sampler.rows, sampler.steps_per_epoch
+    if not total:
+        raise DataError("no user has two training interactions", fix="use a model that reads no sequence")
 
     @lru_cache(maxsize=2)
     def order(kind: int, epoch: int, total: int) -> Tensor:
         return torch.randperm(total, generator=_generator(sampler.seed, kind, epoch))
 
+    @lru_cache(maxsize=2)
+    def shift(epoch: int) -> Tensor:
+        return torch.rand(train.num_users, generator=_generator(sampler.seed, 4, epoch))
+
     def take(kind: int, step: int, rows: int, total: int) -> Tensor:
         """Walk a fresh permutation each epoch; a batch larger than the data goes round it again."""
-        per_epoch = max(1, total // rows)
-        at = (step % per_epoch) * rows + torch.arange(rows)
-        return order(kind, step // per_epoch, total)[at % total]
+        each = max(1, total // rows)
+        at = (step % each) * rows + torch.arange(rows)
+        return order(kind, step // each, total)[at % total]
 
     def batch(step: int) -> Batch:
         generator = _generator(sampler.seed, 3, step)
-        rows = take(1, step, sampler.batch, len(positives))
-        users, positive = owners[rows], positives[rows]
+        rows = take(1, step, sampler.batch, total)
         mine = world.slice(sampler.batch)
+        if windows is None:
+            users, positive, count = owners[rows], positives[rows][mine], sampler.batch
+            past = sampler.sequences.before(rows[mine], sampler.history)
+        else:
+            users, stop = windows.owner[rows], windows.moved(rows, shift(step // per_epoch))
+            past, wanted = sampler.sequences.window(stop, users, sampler.history)
+            past = cut(_hide(past, sampler.item_dropout, generator), mine)
+            positive, count = wanted[mine], int((wanted >= 0).sum())
         if sampler.own_negatives:
             drawn = torch.randint(sampler.num_items, (len(users), sampler.negatives), generator=generator)
             negatives = reject(users, drawn, keys, sampler.num_items, generator)[mine]
@@ -82,10 +106,11 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
             list_users = chosen[part]
         return Batch(
             users=users[mine].to(world.device),
-            positives=positive[mine].to(world.device),
+            positives=positive.to(world.device),
             negatives=negatives.to(world.device),
-            past=sampler.sequences.before(rows[mine], sampler.history).to(world.device),
-            count=sampler.batch / world.size,
+            past=past.to(world.device),
+            count=count / world.size,
+            tasks={name: told[rows[mine]].to(world.device) for name, told in sampler.tasks.items()},
             list_users=list_users.to(world.device),
             list_past=sampler.sequences.latest(list_users, sampler.history).to(world.device),
             candidates=candidates,
@@ -121,6 +146,11 @@ def _owned(users: Tensor, items: Tensor, keys: Tensor, num_items: int) -> Tensor
     """Return which of `items` [B,N] the user of their row [B] has."""
     wanted = users.unsqueeze(1) * num_items + items
     return keys[torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)] == wanted
+
+
+def _hide(past: Past, share: float, generator: Generator) -> Past:
+    """Return `past` with a share of its items hidden."""
+    return replace(past, items=past.items.masked_fill(torch.rand(past.items.shape, generator=generator) < share, -1))
 
 
 def _cut(candidates: Candidates, part: slice, device: str) -> Candidates:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from recdistill.data.features import read_features
-from recdistill.types import Dataset, Int, Interactions
+from recdistill.types import Dataset, Interactions
 
 
 def read_dataset(ingested: Path, divided: Path) -> Dataset:
     """Return the Dataset that `ingest` wrote to `ingested` and `split` to `divided`.
 
-    Items and times are read-only views of the mapped files, without a copy. Raises OSError if a file is missing.
+    Items, times, weights and events are read-only views of the mapped files, without a copy. Raises OSError if a
+    file is missing.
     """
     users, items = pl.read_parquet(ingested / "users.parquet"), pl.read_parquet(ingested / "items.parquet")
     user_features, item_features = read_features(ingested)
@@ -27,6 +31,7 @@ def read_dataset(ingested: Path, divided: Path) -> Dataset:
         test=read_part(divided / "test.arrow", users.height),
         user_features=user_features,
         item_features=item_features,
+        events=tuple(json.loads((divided / "events.json").read_text(encoding="utf-8"))),
     )
 
 
@@ -34,14 +39,18 @@ def read_part(path: Path, num_users: int) -> Interactions:
     """Return one part as CSR over `num_users` rows."""
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
-    counts = np.bincount(_column(table, "user"), minlength=num_users)
+    columns = {name: _column(table, name) for name in table.column_names}
+    counts = np.bincount(columns["user"], minlength=num_users)
     return Interactions(
         indptr=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)]),
-        items=_column(table, "item"),
-        times=_column(table, "time") if "time" in table.column_names else None,
+        items=columns["item"],
+        times=columns.get("time"),
+        weights=columns.get("weight"),
+        events=columns.get("event"),
     )
 
 
-def _column(table: pa.Table, name: str) -> Int:
+def _column(table: pa.Table, name: str) -> NDArray[Any]:
+    empty = np.zeros(0, table.schema.field(name).type.to_pandas_dtype())
     chunks = [chunk.to_numpy(zero_copy_only=True) for chunk in table.column(name).chunks]
-    return chunks[0] if len(chunks) == 1 else np.concatenate([np.zeros(0, np.int64), *chunks])
+    return chunks[0] if len(chunks) == 1 else np.concatenate([empty, *chunks])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recdistill.errors import DataError
+
+WORD = r"[\p{L}\p{M}\p{N}]+"  # letters with their marks, and digits, of any script
 
 
 def encode_categorical(values: pl.Series, where: str) -> tuple[pl.Series, pl.Series]:
@@ -40,10 +44,53 @@ def encode_multi(values: pl.Series, separator: str, where: str) -> tuple[pl.Seri
     rows = pl.DataFrame({"row": pl.int_range(len(values), dtype=pl.Int64, eager=True), "value": lists})
     flat = rows.explode("value").filter(pl.col("value").str.strip_chars() != "").unique(maintain_order=True)
     codes, words = _codes(flat["value"])
-    packed = flat.with_columns(code=codes).group_by("row", maintain_order=True).agg(pl.col("code").sort())
-    empty = pl.lit([], dtype=pl.List(pl.Int64))
-    joined = rows.select("row").join(packed, on="row", how="left", maintain_order="left")
-    return joined.select(pl.col("code").fill_null(empty)).to_series().alias(values.name), words
+    return _packed(rows["row"], flat["row"], codes).alias(values.name), words
+
+
+def encode_hashed(values: pl.Series, buckets: int, pairs: bool, where: str) -> tuple[pl.Series, dict[str, Any]]:
+    """Return the codes 1 to `buckets` of each row's words as List(Int64), empty where it has none, and facts.
+
+    Words are lower-case after Unicode's NFKC, and repeated in a row count once; `pairs` adds each two neighbours.
+    The facts count words and rows without any; `collision_rate` is the share of the distinct words (and pairs) that
+    have their code in common with another. Raises DataError for a column that is not text.
+    """
+    if values.dtype not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        fix = "list it as categorical, multi or numeric, or give text"
+        raise DataError(f"a hashed feature of type {values.dtype}", where=where, fix=fix)
+    text = values.cast(pl.String).str.normalize("NFKC").str.to_lowercase()
+    row = pl.int_range(len(values), dtype=pl.Int64, eager=True)
+    rows = pl.DataFrame({"row": row, "word": text.str.extract_all(WORD)})
+    flat = rows.explode("word").drop_nulls("word")
+    occurring = flat.height
+    if pairs:
+        after = flat.select("row", "word", next=pl.col("word").shift(-1), same=pl.col("row") == pl.col("row").shift(-1))
+        both = after.filter("same").select("row", word=pl.concat_str("word", "next", separator=" "))
+        flat = pl.concat([flat, both])
+    known = pl.DataFrame({"word": flat["word"].unique()})
+    known = known.with_columns(code=pl.Series([hash_word(w, buckets) for w in known["word"]], dtype=pl.Int64))
+    coded = flat.join(known, on="word", how="left").select("row", "code").unique()
+    shared = int(known["code"].is_duplicated().sum())
+    facts = {
+        "buckets": buckets,
+        "words": occurring,
+        "distinct": known.height,
+        "collision_rate": round(shared / max(1, known.height), 6),
+        "rows_without_words": len(values) - flat["row"].n_unique(),
+    }
+    return _packed(row, coded["row"], coded["code"]).alias(values.name), facts
+
+
+def hash_word(word: str, buckets: int) -> int:
+    """Return the code of `word`, 1 to `buckets`: the same on every machine and under every version of everything."""
+    digest = hashlib.blake2b(word.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % buckets + 1
+
+
+def _packed(rows: pl.Series, at: pl.Series, codes: pl.Series) -> pl.Series:
+    """Return for each of `rows` the sorted list of the `codes` that stand `at` it, empty where none does."""
+    lists = pl.DataFrame({"row": at, "code": codes}).group_by("row").agg(pl.col("code").sort())
+    joined = pl.DataFrame({"row": rows}).join(lists, on="row", how="left", maintain_order="left")
+    return joined.select(pl.col("code").fill_null(pl.lit([], dtype=pl.List(pl.Int64)))).to_series()
 
 
 def _codes(words: pl.Series) -> tuple[pl.Series, pl.Series]:

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field, model_validator
 
-from recdistill.data.encode import encode_categorical, encode_multi, encode_numeric
+from recdistill.data.encode import encode_categorical, encode_hashed, encode_multi, encode_numeric
 from recdistill.data.files import Format, digest_table, kind_of, reading, require, scan_table
 from recdistill.data.typed import id_type, typed_id
 from recdistill.errors import DataError
@@ -22,6 +22,15 @@ from recdistill.types import Features
 
 Side = Literal["user", "item"]
 SIDES: tuple[Side, ...] = ("user", "item")
+
+
+class HashedText(Spec):
+    """How free text becomes codes without a vocabulary: each word goes to the bucket that its hash says."""
+
+    buckets: int = Field(16_384, ge=2)
+    """How many codes there are; words that meet in one share its embedding, and the facts say how many do."""
+    pairs: bool = False
+    """Hash each two neighbouring words too: new york is more than new and york."""
 
 
 class FeatureTableSpec(Spec):
@@ -35,6 +44,8 @@ class FeatureTableSpec(Spec):
     """Columns with one value: text, whole numbers or booleans."""
     multi: list[str] = Field(default_factory=list)
     """Columns with several values: lists, or text with `separator` between them."""
+    hashed: dict[str, HashedText] = Field(default_factory=dict)
+    """Columns of free text, such as titles; each word is a value, in lower case."""
     numeric: list[str] = Field(default_factory=list)
     """Columns of numbers, standardised; missing becomes 0, the mean."""
     separator: str = " "
@@ -44,19 +55,27 @@ class FeatureTableSpec(Spec):
 
     @model_validator(mode="after")
     def _each_column_once(self) -> FeatureTableSpec:
-        named = [*self.categorical, *self.multi, *self.numeric]
+        named = self.columns
         twice = sorted({c for c in named if named.count(c) > 1})
         if twice:
-            raise ValueError(f"{', '.join(twice)} named twice: a column is categorical, multi or numeric")
+            raise ValueError(f"{', '.join(twice)} named twice: a column is categorical, multi, hashed or numeric")
         if not named:
             raise ValueError("a feature table without columns has no effect: name some, or leave the table out")
         if not self.separator:
             raise ValueError("separator is empty")
         return self
 
+    @property
+    def columns(self) -> list[str]:
+        """Return the names of all feature columns, in the order in which a model has them.
+
+        Hashed ones go by name, because two orders of a mapping are one configuration.
+        """
+        return [*self.categorical, *self.multi, *sorted(self.hashed), *self.numeric]
+
 
 class FeaturesSpec(Spec):
-    """The optional feature tables."""
+    """The optional feature tables; only a teacher that ranks reads them, so to the student they are privileged."""
 
     users: FeatureTableSpec | None = None
     """Features of users."""
@@ -91,9 +110,10 @@ def encode_features(spec: FeaturesSpec, user_ids: pl.Series, item_ids: pl.Series
 def encode_table(spec: FeatureTableSpec | None, side: Side, ids: pl.Series) -> Encoded:
     """Return the features of one side for `ids`; without a table, no columns.
 
-    Code 0 is missing; the others count down from the most frequent value, ties in order of the value.
+    Code 0 is missing; the others count down from the most frequent value, ties in order of the value, or are hashes,
+    which need no vocabulary.
     """
-    facts: dict[str, Any] = {"categorical": [], "multi": [], "numeric": [], "sizes": {}, "moments": {}}
+    facts: dict[str, Any] = {"categorical": [], "multi": [], "hashed": {}, "numeric": [], "sizes": {}, "moments": {}}
     columns: list[pl.Series] = []
     words: list[pl.DataFrame] = []
     if spec is not None:
@@ -108,6 +128,11 @@ def encode_table(spec: FeatureTableSpec | None, side: Side, ids: pl.Series) -> E
             columns.append(codes)
             facts["sizes"][name] = len(known) + 1
             words.append(_vocabulary(side, name, known))
+        for name, how in sorted(spec.hashed.items()):
+            place = f"{spec.path}, column {name!r}"
+            codes, facts["hashed"][name] = encode_hashed(frame[name], how.buckets, how.pairs, place)
+            columns.append(codes)
+            facts["sizes"][name] = how.buckets + 1
         for name in spec.numeric:
             values, facts["moments"][name] = encode_numeric(frame[name], f"{spec.path}, column {name!r}")
             columns.append(values)
@@ -126,13 +151,13 @@ def _aligned(spec: FeatureTableSpec, side: Side, ids: pl.Series) -> tuple[pl.Dat
     """Return the table with one row for each of `ids`, how many had a row, and how many rows no id asked for."""
     key = spec.key or f"{side}_id"
     frame = scan_table(spec.path, format=spec.format)
-    require(frame, [key, *spec.categorical, *spec.multi, *spec.numeric], spec.path)
+    require(frame, [key, *spec.columns], spec.path)
     place = f"{spec.path}, column {key!r}"
     with reading(spec.path):
         dtype = frame.collect_schema()[key]
         id_type(frame, key, is_text=kind_of(spec.path, spec.format) == "csv", where=place)
         named = [typed_id(key, dtype, ids.dtype).alias("__id"), pl.col(key).alias("__key")]
-        table = frame.select(*named, *spec.categorical, *spec.multi, *spec.numeric).collect()
+        table = frame.select(*named, *spec.columns).collect()
     bad = table.filter(pl.col("__id").is_null())
     if bad.height:
         what = f"{bad.height} ids are missing or not {ids.dtype} as in the log, first: {bad['__key'].head(3).to_list()}"
@@ -171,7 +196,7 @@ def _read(directory: Path, side: Side, facts: dict[str, Any]) -> Features:
         return Features()
     frame = pl.read_parquet(directory / f"{side}_features.parquet")
     multi = {}
-    for name in facts["multi"]:
+    for name in [*facts["multi"], *facts["hashed"]]:
         lengths = frame[name].list.len().to_numpy().astype(np.int64)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         multi[name] = (offsets, frame[name].explode(empty_as_null=False).to_numpy())

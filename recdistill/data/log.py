@@ -37,7 +37,7 @@ class LogSpec(Spec):
     event: str | None = None
     """A column that says what happened: view, click, purchase."""
     events: list[str] | None = None
-    """The events that count; the others are left out."""
+    """The events that count; the others are left out, and no model can learn from them."""
     split: str | None = None
     """A column with train, valid and test, for `split: {kind: given}`."""
     format: Format = "auto"
@@ -51,7 +51,10 @@ class LogSpec(Spec):
     bad_rows: Literal["refuse", "drop"] = "refuse"
     """Rows that break the contract stop the run, or are left out and counted."""
     duplicates: Literal["refuse", "keep_last", "keep_first"] = "keep_last"
-    """What to do when a user meets an item again (in the same part, where parts are given); always counted."""
+    """What to do when a user meets an item again (in the same part, where parts are given); always counted.
+
+    The row that is kept brings its own weight and event; those of the others are gone.
+    """
 
     @model_validator(mode="after")
     def _no_setting_without_effect(self) -> LogSpec:

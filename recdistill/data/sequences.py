@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -68,6 +69,27 @@ class Sequences:
         wanted = self.indptr[users + 1].unsqueeze(1) - torch.arange(length, 0, -1)
         return self._read(wanted, wanted >= self.indptr[users].unsqueeze(1))
 
+    def windows(self, length: int) -> Windows:
+        """Return how every user's sequence is cut into windows of `length` targets; its first item is none."""
+        count = self.indptr.diff()
+        targets = (count - 1).clamp(min=0)
+        each = -(-targets // length)
+        owner = torch.repeat_interleave(torch.arange(len(count)), each)
+        back = each.cumsum(0)[owner] - 1 - torch.arange(len(owner))  # windows of the same user after this one
+        return Windows(owner, self.indptr[owner + 1] - 1 - back * length, (each * length - targets)[owner])
+
+    def window(self, stop: Tensor, owner: Tensor, length: int) -> tuple[Past, Tensor]:
+        """Return the inputs of windows [B] and after each place the item to predict, [B,L], -1 where there is none.
+
+        A window's targets are the `length` places up to `stop` [B] of its `owner` [B], as far as there are such. The
+        inputs are the items before the last of them: where the targets are fewer, more of the past is read.
+        """
+        first, last = self.indptr[owner].unsqueeze(1), self.indptr[owner + 1].unsqueeze(1) - 1
+        stop = stop.unsqueeze(1)
+        at = torch.minimum(stop, last) - torch.arange(length, 0, -1)
+        taught = (at >= first) & (at + 1 > stop - length)
+        return self._read(at, at >= first), torch.where(taught, self.items[(at + 1).clamp(min=0)], -1)
+
     def _read(self, wanted: Tensor, known: Tensor) -> Past:
         """Return the items at the places `wanted` [B,L], where `known` [B,L]."""
         if not len(self.items):
@@ -77,8 +99,25 @@ class Sequences:
         return Past(items=torch.where(known, self.items[at], -1), times=times)
 
 
+class Windows(NamedTuple):
+    """The windows of all users: their owners, the place of each one's last target, and how far that may move on."""
+
+    owner: Tensor  # [W]
+    stop: Tensor  # [W]
+    room: Tensor  # [W]
+
+    def moved(self, rows: Tensor, share: Tensor) -> Tensor:
+        """Return the last targets of windows `rows` [B], all of a user moved by the `share` [U] of what they may."""
+        return self.stop[rows] + (share[self.owner[rows]] * (self.room[rows] + 1)).long()
+
+
 def joined(first: Past, second: Past) -> Past:
     """Return the rows of both, the first ones first."""
     both = first.times is not None and second.times is not None
     times = torch.cat([first.times, second.times]) if both else None  # pyrefly: ignore
     return Past(items=torch.cat([first.items, second.items]), times=times)
+
+
+def cut(past: Past, rows: slice) -> Past:
+    """Return some rows of `past`."""
+    return Past(items=past.items[rows], times=None if past.times is None else past.times[rows])

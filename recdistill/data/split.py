@@ -21,6 +21,8 @@ from recdistill.types import Int
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Codes = NDArray[np.int8]  # [rows]: 0 train, 1 valid, 2 test
 TRAIN, VALID, TEST = 0, 1, 2
+KEPT = ("user", "item", "time", "weight", "event")
+MOST_EVENTS = 1000  # more is a column that says something else, and would make a list of names that nobody can read
 
 
 class _Split(Spec):
@@ -81,17 +83,17 @@ SplitSpec = Annotated[GlobalTime | UserChronological | LeaveLast | UserRandom | 
 
 
 def split(ingested: Path, spec: SplitSpec, out: Path) -> dict[str, Any]:
-    """Write train.arrow, valid.arrow, test.arrow and lint.json into directory `out`; return facts (JSON-able).
+    """Write train.arrow, valid.arrow, test.arrow, events.json and lint.json into directory `out`; return facts.
 
-    Reads the directory that `ingest` wrote. Each file is uncompressed Arrow IPC in one batch: user, item and, if the
-    log has them, times in microseconds; int64, sorted by user, time, item. Memory is that of these columns.
+    Reads the directory that `ingest` wrote. Each part is uncompressed Arrow IPC in one batch, sorted by user, time,
+    item: user and item, int64, and what the log has of time (int64 microseconds), weight (float32) and event (int16,
+    a place in the list of events.json, -1 for none). Memory is that of these columns. The facts are JSON-able.
     Raises DataError if the log lacks what the split needs, a part is empty, or the linter refuses the split.
     """
     log = pl.read_parquet(ingested / "log.parquet")
     codes = assign(log, spec)
-    parts = [
-        log.filter(codes == code).select([c for c in ("user", "item", "time") if c in log.columns]) for code in range(3)
-    ]
+    log, events = encode_events(log.select([c for c in KEPT if c in log.columns]), str(ingested))
+    parts = [log.filter(codes == code) for code in range(3)]
     for name, part in zip(PARTS, parts, strict=True):
         if part.is_empty():
             what = f"the {name} part is empty: {log.height} rows, split.kind {spec.kind}"
@@ -108,11 +110,33 @@ def split(ingested: Path, spec: SplitSpec, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     for name, part in zip(PARTS, parts, strict=True):
         part.write_ipc(out / f"{name}.arrow", compression="uncompressed", record_batch_size=part.height)
+    write_text(out / "events.json", json.dumps(events))
     report = {"kind": spec.kind, "allow": list(spec.allow), "findings": findings}
     write_text(out / "lint.json", json.dumps(report, indent=1, sort_keys=True))
     rows = {name: part.height for name, part in zip(PARTS, parts, strict=True)}
     users = {name: part["user"].n_unique() for name, part in zip(PARTS, parts, strict=True)}
-    return {"kind": spec.kind, "rows": rows, "users": users, "lint": findings}
+    facts: dict[str, Any] = {"kind": spec.kind, "rows": rows, "users": users, "lint": findings}
+    if events:
+        counts = dict(parts[TRAIN]["event"].value_counts().iter_rows())
+        facts["train_events"] = {name: counts.get(code, 0) for code, name in enumerate(events)}
+    return facts
+
+
+def encode_events(log: pl.DataFrame, where: str) -> tuple[pl.DataFrame, list[str]]:
+    """Return `log` with its events as codes (int16, -1 where there is none), and their names in order of the text.
+
+    Raises DataError, naming `where`, for a column that has too many different values to say what happened.
+    """
+    if "event" not in log.columns:
+        return log, []
+    told = log["event"].set(log["event"].str.strip_chars() == "", None)
+    names = told.drop_nulls().unique().sort()
+    if len(names) > MOST_EVENTS:
+        what = f"log.event has {len(names)} different values, first: {names.head(3).to_list()}"
+        fix = "name a column that says what happened, such as view or purchase, or leave log.event out"
+        raise DataError(what, where=where, fix=fix)
+    codes = told.replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int16)
+    return log.with_columns(codes.alias("event")), names.to_list()
 
 
 def _rows(part: pl.DataFrame) -> Rows:

@@ -16,6 +16,8 @@ CLUSTERS = 16
 SEGMENTS = ("student", "worker", "parent", "retired")
 END = 1_767_225_600_000_000  # 2026-01-01 in microseconds: fixed, so that the same seed gives the same bytes
 SPAN = 180 * 86_400_000_000
+CONSONANTS, VOWELS = "bdfgklmnprstvxyz", "aeiou"
+OWN_WORDS, NOISE_WORDS = 6, 200  # title words that only one cluster has, and those of all
 TASTE = 3.0  # log-odds between an item of the user's cluster and one of no interest
 
 
@@ -26,8 +28,10 @@ def synthesize(
 
     Items belong to clusters and are taken with Zipf popularity; each user likes two clusters and moves from one to
     the other over time, so a history says more than a user id. Genres tell the cluster of an item, segment and age
-    that of a user, both with noise. Times are UTC datetimes that end at 2026-01-01. The same arguments give the
-    same bytes. Raises DataError if `out` holds something or the numbers cannot be met.
+    that of a user, both with noise. Nine titles in ten have a word or two of the item's cluster among words of none.
+    Ratings follow taste, and a well rated item is bought more often than a badly rated one. Times are UTC datetimes
+    that end at 2026-01-01. The same arguments give the same bytes. Raises DataError if `out` holds something or the
+    numbers cannot be met.
     """
     if users < 1 or items < 2 * CLUSTERS or not 3 <= events_per_user <= items // 4:
         fix = f"ask for items >= {2 * CLUSTERS} and 3 <= events_per_user <= items / 4"
@@ -40,10 +44,15 @@ def synthesize(
     item_ids = 1000 + rng.permutation(items)  # an id says nothing about its item
     rows = _interactions(rng, cluster, early, late, events_per_user)
     named = {"user_id": user_ids[rows["user"]], "item_id": item_ids[rows["item"]]}
+    extra = np.random.default_rng([seed, 1])  # a stream of its own, so that these columns leave the others as they are
+    events = _events(extra, rows["rating"].to_numpy())
+    titles = _titles(extra, cluster)
     tables = {
-        "interactions": rows.select(pl.Series(k, v) for k, v in named.items()).hstack(rows.drop("user", "item")),
+        "interactions": rows.select(pl.Series(k, v) for k, v in named.items()).hstack(
+            [*rows.drop("user", "item").get_columns(), events]
+        ),
         "users": _users(rng, early, user_ids),
-        "items": _items(rng, cluster, item_ids),
+        "items": _items(rng, cluster, item_ids).hstack([titles]),
     }
     with new_directory(out) as partial:
         for name, table in tables.items():
@@ -103,3 +112,30 @@ def _items(rng: np.random.Generator, cluster: NDArray[Any], ids: NDArray[Any]) -
     ]
     price = np.round(5 + 2 * cluster + 5 * rng.random(len(cluster)), 2)
     return pl.DataFrame({"item_id": ids, "genres": genres, "price": price})
+
+
+def _events(rng: np.random.Generator, rating: NDArray[Any]) -> pl.Series:
+    """Let a view of an item rated 4 or 5 end in a purchase six times in ten, of another once in ten."""
+    bought = rng.random(len(rating)) < np.where(rating >= 4, 0.6, 0.1)
+    return pl.Series("event", np.where(bought, "purchase", "view"))
+
+
+def _titles(rng: np.random.Generator, cluster: NDArray[Any]) -> pl.Series:
+    """Give each item two to four words of all clusters and, nine times in ten, one or two of its own between them."""
+    items = len(cluster)
+    own = cluster[:, None] * OWN_WORDS + rng.integers(OWN_WORDS, size=(items, 2))
+    noise = CLUSTERS * OWN_WORDS + rng.integers(NOISE_WORDS, size=(items, 4))
+    numbers = np.concatenate([own, noise], axis=1)
+    count = np.stack([np.where(rng.random(items) < 0.9, rng.integers(1, 3, items), 0), rng.integers(2, 5, items)], 1)
+    shown = np.concatenate([np.arange(2) < count[:, :1], np.arange(4) < count[:, 1:]], axis=1)
+    order = rng.permuted(np.tile(np.arange(6), (items, 1)), axis=1)
+    words = np.array([_word(n) for n in range(CLUSTERS * OWN_WORDS + NOISE_WORDS)])
+    return pl.Series(
+        "title", [" ".join(words[n[o][s[o]]]).title() for n, o, s in zip(numbers, order, shown, strict=True)]
+    )
+
+
+def _word(number: int) -> str:
+    """Return a word of two syllables for each number below 6400."""
+    syllables = [c + v for c in CONSONANTS for v in VOWELS]
+    return syllables[number % 80] + syllables[(number // 80 + 7 * number) % 80]

@@ -76,3 +76,10 @@ def sampled_softmax(positive: Tensor, negatives: Tensor, collides: Tensor, *, lo
 def full_softmax(positive: Tensor, everything: Tensor) -> Tensor:
     """Return the cross-entropy of the positive [B] against every item of the catalogue [B,I], itself included: [B]."""
     return everything.logsumexp(1) - positive
+
+
+def told(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the cross-entropy of sigmoid(logits) [B] with what was declared [B], 0 where that is NaN: [B]."""
+    known = ~torch.isnan(targets)
+    each = binary_cross_entropy_with_logits(logits, targets.nan_to_num(), reduction="none")
+    return torch.where(known, each, 0.0)

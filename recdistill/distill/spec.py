@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -16,16 +16,28 @@ class CandidatesSpec(Spec):
     """Nearest items of the scratch student, the retrieval that a ranker would stand behind."""
     popular: NonNegativeInt = 100
     uniform: NonNegativeInt = 200
+    """Draws from the whole catalogue, with their probability: what the labels know of all other items."""
 
 
 class LabelsSpec(Spec):
-    """The teacher's lists: how deep, over which items."""
+    """The teacher's lists: how deep, over which items, and how they are kept."""
 
     depth: PositiveInt = 100
+    rest: NonNegativeInt = 0
+    """Uniform samples a user of what the teacher scored outside the list, with their probability."""
+    precision: Literal["f32", "f16"] = "f32"
+    """Of the scores on disk; f16 keeps about three digits, and the order of the list as it is."""
+    shard_users: Annotated[int, Field(gt=0, le=65_536)] = 65_536
+    """Users in one file, at most: what a killed run may lose, and what `label --shard` hands out."""
+    ttl_days: PositiveFloat | None = None
+    """Labels that were scored longer ago are refused. Not a part of what they are: it may be changed at any time."""
     candidates: CandidatesSpec | None = None
     """Read for a ranker only; an encoder is scored over the whole catalogue. Left out: the whole catalogue."""
     exclude_seen: bool = True
     """Leave each user's training items out of the list."""
+    calibration: Literal["none", "temperature", "platt"] = "none"
+    """What the scores are fitted to on held-out data: the chance of an item as the next of a list (temperature), or the
+    chance that the user takes it at all (platt), in a time as long as the validation part's."""
 
 
 class Top(Spec):
@@ -50,12 +62,16 @@ class Unseen(Spec):
     n: PositiveInt
 
 
+ScoreSpace = Literal["rank", "logit", "probability"]
+"""What a teacher's scores mean, each more than the one before: the order, log-odds in a list, the logit of a chance."""
+
 Draw = Annotated[Top | Ranked | Unseen, Field(discriminator="kind")]
 
 
 class SoftmaxKL(Spec):
     """KL of the student's softmax over the list from the teacher's, both at `temperature`."""
 
+    needs: ClassVar[ScoreSpace] = "logit"
     kind: Literal["softmax_kl"] = "softmax_kl"
     temperature: PositiveFloat = 1.0
 
@@ -63,6 +79,7 @@ class SoftmaxKL(Spec):
 class SoftBCE(Spec):
     """Pointwise cross-entropy with the teacher's sigmoid((score + shift) / temperature)."""
 
+    needs: ClassVar[ScoreSpace] = "probability"
     kind: Literal["soft_bce"] = "soft_bce"
     temperature: PositiveFloat = 1.0
     shift: float = 0.0
@@ -71,6 +88,7 @@ class SoftBCE(Spec):
 class PlackettLuce(Spec):
     """Likelihood of the teacher's order, with the unranked draws below it (RRD, Kang et al., CIKM 2020)."""
 
+    needs: ClassVar[ScoreSpace] = "rank"
     kind: Literal["plackett_luce"] = "plackett_luce"
 
 

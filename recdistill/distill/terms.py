@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Generator, Tensor, nn
@@ -60,9 +61,18 @@ class Objective(nn.Module):
     records which parameters take part once, so a term is there or is not built.
     """
 
-    def __init__(self, model: Encoder | Ranker, *, loss: str, num_items: int, terms: Sequence[ListTerm] = ()) -> None:
+    def __init__(
+        self,
+        model: Encoder | Ranker,
+        *,
+        loss: str,
+        num_items: int,
+        terms: Sequence[ListTerm] = (),
+        heads: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
         super().__init__()
         self.model, self.loss, self.num_items, self.terms = model, loss, num_items, list(terms)
+        self.heads = heads  # a ranker's further heads: name -> weight of its loss
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses by name, each weighted and averaged over this rank's rows."""
@@ -72,20 +82,49 @@ class Objective(nn.Module):
         listed = slice(len(users), None)
         if lists:
             users, past = torch.cat([users, batch.list_users]), joined(past, batch.list_past)
-        groups = [Group(batch.positives.unsqueeze(1), own), Group(batch.negatives, own)]
+        places = batch.positives >= 0 if batch.positives.dim() == 2 else None
+        wanted = batch.positives if places is None else batch.positives[places]
+        groups = [Group(batch.positives.unsqueeze(-1), own, places), Group(batch.negatives, own, places)]
         groups += [Group(c.items, listed) for c in lists]
-        positive, negatives, *scores = self.model.score(users, past, groups)
-        found = {"task": self._task(batch, positive[:, 0], negatives).sum() / batch.count}
+        judged: list[Tensor] = []
+        if isinstance(self.model, Ranker) and self.heads:
+            judged = self.model.judge(users, past, groups)
+            positive, negatives, *scores = [logits[..., 0] for logits in judged]
+        else:
+            positive, negatives, *scores = self.model.score(users, past, groups)
+        found = {"task": self._task(batch, wanted, positive[:, 0], negatives).sum() / batch.count}
+        for i, (name, weight) in enumerate(self.heads.items(), start=1):
+            each = losses.told(judged[0][:, 0, i], batch.tasks[name])
+            found[f"task.{name}"] = weight * each.sum() / batch.count
         for term, candidates, score in zip(self.terms, lists, scores, strict=True):
             found[term.name] = term.weight * term.loss(score, candidates).mean()
         return found
 
-    def _task(self, batch: Batch, positive: Tensor, negatives: Tensor) -> Tensor:
+    def _task(self, batch: Batch, wanted: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
         if self.loss == "bpr":
             return losses.bpr(positive, negatives)
+        if batch.positives.dim() == 2:
+            negatives = negatives.masked_fill(read(batch.past.items, batch.positives, batch.negatives), losses.FAR)
         shared = batch.negatives.dim() == 1
         if shared and len(batch.negatives) == self.num_items:
             return losses.full_softmax(positive, negatives)
-        collides = batch.negatives == batch.positives.unsqueeze(1)
+        collides = batch.negatives == wanted.unsqueeze(1)
         share = math.log(negatives.shape[1] / self.num_items)
         return losses.sampled_softmax(positive, negatives, collides, log_share=share)
+
+
+def read(history: Tensor, positives: Tensor, items: Tensor) -> Tensor:
+    """Return which of `items` [N] the user had taken by each place of `history` [B,L] with a positive [B,L]: [n,N].
+
+    They are no negatives: a log keeps an item once, so none of them comes next, and no list is asked for them again.
+    An item of the past that the step hides is told by the positive before it.
+    """
+    taken = torch.cat([history, positives], dim=1)
+    distinct, where = items.unique(return_inverse=True)
+    column = torch.searchsorted(distinct, taken).clamp(max=len(distinct) - 1)
+    column = torch.where(distinct[column] == taken, column, len(distinct))  # one column more for what is none
+    at = torch.arange(history.shape[1], dtype=torch.int16, device=items.device)
+    since = torch.full((len(history), len(distinct) + 1), history.shape[1], dtype=torch.int16, device=items.device)
+    since = since.scatter_reduce(1, column, torch.cat([at, at + 1]).expand_as(taken), "amin")
+    row, place = (positives >= 0).nonzero(as_tuple=True)
+    return since[:, where][row] <= place.unsqueeze(1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from recdistill.models.clock import Clock
 from recdistill.models.encoders import MF, TwoTower
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.ranker import Ranker
-from recdistill.models.spec import LightGCNSpec, MFSpec, ModelSpec, TwoTowerSpec
+from recdistill.models.sequence import SequenceEncoder
+from recdistill.models.spec import LightGCNSpec, MFSpec, ModelSpec, SequenceSpec, TwoTowerSpec
 from recdistill.models.tables import TableFactory
 from recdistill.types import Dataset
 
-Model = MF | TwoTower | LightGCN | Ranker
+Model = MF | TwoTower | LightGCN | SequenceEncoder | Ranker
 
 
 def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) -> Model:
@@ -26,12 +28,16 @@ def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) 
         if isinstance(spec, TwoTowerSpec):
             settings = spec.model_dump(exclude={"kind", "history"})
             return TwoTower(table, **sizes, **settings)
+        if isinstance(spec, SequenceSpec):
+            return SequenceEncoder(table, **sizes, **spec.model_dump(exclude={"kind", "item_dropout"}))
         return Ranker(
             table,
             **sizes,
             user_features=dataset.user_features,
             item_features=dataset.item_features,
-            **spec.model_dump(exclude={"kind"}),
+            clock=Clock.of(dataset.train) if spec.time else None,
+            tasks=[task.score for task in spec.tasks.values()],
+            **spec.model_dump(exclude={"kind", "time", "tasks"}),
         )
 
 

@@ -16,10 +16,15 @@ MOST_SCORES = 2**26  # of a step's table of everyone's score of everything, 256 
 
 
 class Group(NamedTuple):
-    """Items to score for some of a call's users: [K] shared by those rows, or [rows,K] of each row."""
+    """Items to score for some of a call's users: [K] shared by those rows, or [rows,K] of each row.
+
+    With `places` [rows,L] the scores are those at each such place of the past, in order, [places,K], as a sequence
+    model alone can tell them; the items may then be [rows,L,K] of each place.
+    """
 
     items: Tensor
     rows: slice = slice(None)
+    places: Tensor | None = None
 
 
 class MF(nn.Module):
@@ -35,7 +40,7 @@ class MF(nn.Module):
 
     def vectors(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return the vectors of `users` [B] (-1: unknown, zeros) and `items` [n] (-1: none, zeros): [B,D], [n,D]."""
-        return self.user(*_single(users)), self.item(*_single(items))
+        return self.user(*single(users)), self.item(*single(items))
 
     def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
         """Return the scores of each group, [rows,K]; users [B]. One lookup a table serves them all."""
@@ -75,11 +80,11 @@ class TwoTower(nn.Module):
             users = users.masked_fill(hidden(users, history, self.id_dropout), -1)
         known = history >= 0
         count = known.sum(1)
-        single, lengths = _single(items)
-        rows = self.item(torch.cat([single, history[known]]), torch.cat([lengths, count]))
+        asked, lengths = single(items)
+        rows = self.item(torch.cat([asked, history[known]]), torch.cat([lengths, count]))
         found, pooled = rows.split([len(items), len(users)])
         pooled = pooled / count.clamp(min=1).unsqueeze(1)
-        identity = self.user(*_single(users))
+        identity = self.user(*single(users))
         x = torch.cat([identity, pooled], dim=1) if len(self.layers) else identity + pooled
         for i, layer in enumerate(self.layers):
             x = layer(torch.relu(x) if i else x)
@@ -101,6 +106,10 @@ class Encoder(Protocol):
         """Return the vectors of `users` [B] with their `past` and of `items` [n]: [B,D], [n,D]."""
         ...
 
+    def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
+        """Return the scores of each group, [rows,K]."""
+        ...
+
 
 def hidden(users: Tensor, history: Tensor, share: float) -> Tensor:
     """Return which rows hide their user id, [B]: a hash of the row's content, so that no random state is kept."""
@@ -114,7 +123,7 @@ def unit(vectors: Tensor, space: Space) -> Tensor:
     return nn.functional.normalize(vectors, dim=-1, eps=1e-9) if space == "cosine" else vectors
 
 
-def _single(rows: Tensor) -> tuple[Tensor, Tensor]:
+def single(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return bags of one row each, an empty bag for -1: the number of bags is fixed, as row-wise sharding needs."""
     known = rows >= 0
     return rows[known], known.to(rows.dtype)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recdistill.models.encoders import Group, score_by_vectors
+from recdistill.models.encoders import Group, score_by_vectors, unit
 from recdistill.models.tables import TableFactory
 from recdistill.types import Interactions, Past, Space
 
@@ -32,6 +32,7 @@ class LightGCN(nn.Module):
         layers: int,
         space: Space,
         temperature: float,
+        popularity: float = 0.0,
     ) -> None:
         super().__init__()
         self.space, self.temperature, self.layers = space, temperature, layers
@@ -39,6 +40,8 @@ class LightGCN(nn.Module):
         self.user = table("user", num_users, dim)
         self.item = table("item", num_items, dim)
         self.graph = Graph(train, num_items)
+        prior = popularity * log_popularity(train, num_items)
+        self.register_buffer("prior", prior if popularity else None, persistent=False)
 
     def smoothed(self) -> tuple[Tensor, Tensor]:
         """Return the vectors of all users and items: [U,D], [I,D]."""
@@ -58,7 +61,28 @@ class LightGCN(nn.Module):
 
     def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
         """Return the scores of each group, [rows,K]; users [B]. The graph is walked once for all of them."""
-        return score_by_vectors(self, users, past, groups)
+        scores = score_by_vectors(self, users, past, groups)
+        if self.prior is None:
+            return scores
+        return [s + self.prior[g.items.clamp(min=0)] for s, g in zip(scores, groups, strict=True)]
+
+    def all_vectors(self) -> tuple[Tensor, Tensor, Space]:
+        """Return the vectors of everyone and everything, [U,D'] and [I,D'], and the space they are compared in.
+
+        A popularity prior is one more column, in dot space, whose inner product is then the logit.
+        """
+        users, items = (unit(v, self.space) for v in self.smoothed())
+        if self.prior is None:
+            return users, items, self.space
+        ones = torch.ones(len(users), 1, device=users.device)
+        users = torch.cat([users / self.temperature, ones], dim=1)
+        return users, torch.cat([items, self.prior.unsqueeze(1)], dim=1), "dot"
+
+
+def log_popularity(train: Interactions, num_items: int) -> Tensor:
+    """Return the log of each item's share of `train`, an item without interactions counting as half of one: [I]."""
+    counts = np.bincount(train.items, minlength=num_items).clip(min=0.5)
+    return torch.from_numpy(np.log(counts / counts.sum()).astype(np.float32))
 
 
 class Graph(nn.Module):

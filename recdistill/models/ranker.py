@@ -9,73 +9,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from recdistill.data.sequences import cut
+from recdistill.models.clock import AGES, MOMENT, Clock, ages, moment
 from recdistill.models.encoders import Group
+from recdistill.models.fields import Fields
 from recdistill.models.tables import TableFactory
 from recdistill.types import Features, Past
 
 
-class Fields(nn.Module):
-    """The fields of one side, all rows of one table: the id, then each categorical and multi-valued column.
+class Cross(nn.Module):
+    """One layer of crosses, whose matrix is the product of two thin ones (DCN-V2, section 3.2)."""
 
-    An entity is looked up as one bag a field, so that a side costs one exchange whatever its number of fields.
-    """
-
-    def __init__(self, table: TableFactory, name: str, num_rows: int, features: Features, dim: int) -> None:
+    def __init__(self, width: int, rank: int) -> None:
         super().__init__()
-        base = num_rows
-        columns = []
-        for column, codes in features.categorical.items():
-            columns.append((np.arange(num_rows + 1, dtype=np.int64), codes + base))
-            base += features.sizes[column]
-        for column, (offsets, codes) in features.multi.items():
-            columns.append((offsets, codes + base))
-            base += features.sizes[column]
-        self.width = 1 + len(columns)
-        lengths = [np.ones(num_rows, dtype=np.int64), *(np.diff(o) for o, _ in columns)]
-        counts = np.stack(lengths, axis=1)  # [rows, fields]
-        starts = np.concatenate([[0], np.cumsum(counts.reshape(-1))])
-        values = np.empty(starts[-1], dtype=np.int64)
-        values[starts[:-1].reshape(counts.shape)[:, 0]] = np.arange(num_rows)
-        for f, (_offsets, codes) in enumerate(columns, start=1):
-            at = np.repeat(starts[:-1].reshape(counts.shape)[:, f], counts[:, f])
-            within = np.arange(counts[:, f].sum()) - np.repeat(np.cumsum(counts[:, f]) - counts[:, f], counts[:, f])
-            values[at + within] = codes
-        self.register_buffer("counts", torch.from_numpy(counts), persistent=False)
-        self.register_buffer("starts", torch.from_numpy(starts), persistent=False)
-        self.register_buffer("values", torch.from_numpy(values), persistent=False)
-        numeric = np.stack(list(features.numeric.values()), axis=1) if features.numeric else np.zeros((num_rows, 0))
-        self.register_buffer("numeric", torch.from_numpy(numeric.astype(np.float32)), persistent=False)
-        self.table = table(name, base, dim)
-        self.dim = dim
+        self.thin, self.thick = nn.Linear(width, rank, bias=False), nn.Linear(rank, width)
 
-    @property
-    def size(self) -> int:
-        """Width of an entity's vector: its fields' embeddings, then its numeric columns."""
-        return self.width * self.dim + self.numeric.shape[1]
-
-    def bags(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return table rows and bag lengths of entities `rows` [n] (-1: empty bags), `width` bags each."""
-        counts = self.counts[rows.clamp(min=0)] * (rows >= 0).unsqueeze(1)
-        first = self.starts[rows.clamp(min=0) * self.width]
-        total = counts.sum(1)
-        at = torch.repeat_interleave(first - (total.cumsum(0) - total), total)
-        at = at + torch.arange(len(at), device=rows.device)
-        return self.values[at], counts.reshape(-1)
-
-    def assemble(self, looked_up: Tensor, rows: Tensor) -> Tensor:
-        """Return the vectors of entities `rows` [n] from the sums of their bags [n*width,D], averaged: [n,size]."""
-        counts = self.counts[rows.clamp(min=0)].clamp(min=1).unsqueeze(2)
-        fields = (looked_up.view(len(rows), self.width, self.dim) / counts).flatten(1)
-        numeric = self.numeric[rows.clamp(min=0)] * (rows >= 0).unsqueeze(1)
-        return torch.cat([fields, numeric], dim=1)
+    def forward(self, x0: Tensor, x: Tensor) -> Tensor:
+        """Return x0 * (U V x + b) + x."""
+        return x0 * self.thick(self.thin(x)) + x
 
 
 class Ranker(nn.Module):
-    """Scores candidates of a user from ids, features and history."""
+    """Scores candidates of a user from ids, features, history and the moment of its latest item."""
 
     def __init__(
         self,
@@ -85,40 +43,64 @@ class Ranker(nn.Module):
         num_items: int,
         user_features: Features,
         item_features: Features,
+        clock: Clock | None,
         dim: int,
         cross_layers: int,
+        cross_rank: int,
         hidden: Sequence[int],
         heads: int,
         history: int,
+        tasks: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.user = Fields(table, "user", num_users, user_features, dim)
         self.item = Fields(table, "item", num_items, item_features, dim)
-        self.dim, self.heads = dim, heads
-        self.person, self.thing = nn.Linear(self.user.size, dim), nn.Linear(self.item.size, dim)
+        self.dim, self.heads, self.tasks, self.clock = dim, heads, tuple(tasks), clock
+        self.person = nn.Linear(self.user.size + (MOMENT if clock else 0), dim)
+        self.thing = nn.Linear(self.item.size, dim)
         # What came last matters by its place, whatever it is: a learned bias a head and place, the latest last. It
         # starts as linear decay, steep in the first head and flat in the last (ALiBi, Press et al., ICLR 2022).
-        age = torch.arange(history - 1, -1, -1.0)
-        self.recency = nn.Parameter(-torch.logspace(0, -2, heads)[:, None] * age)
+        back = torch.arange(history - 1, -1, -1.0)
+        self.recency = nn.Parameter(-torch.logspace(0, -2, heads)[:, None] * back)
+        self.age = nn.Parameter(torch.zeros(heads, AGES)) if clock else None
         self.query, self.key = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         width = 5 * dim
-        self.crosses = nn.ModuleList(nn.Linear(width, width) for _ in range(cross_layers))
+        self.crosses = nn.ModuleList(Cross(width, cross_rank) for _ in range(cross_layers))
         widths = [width, *hidden]
         self.deep = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.head = nn.Linear(width + widths[-1], 1)
+        self.head = nn.Linear(width + widths[-1], 1 + len(self.tasks))
 
     def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
-        """Return the scores of each group for all users, [B,K]; users [B]."""
-        assert all(g.rows == slice(None) for g in groups), "a ranker scores all its users at once"
-        wide = [g.items.expand(len(users), -1) if g.items.dim() == 1 else g.items for g in groups]
-        scores = self.forward(users, past, torch.cat(wide, dim=1))
-        return list(scores.split([w.shape[1] for w in wide], dim=1))
+        """Return the scores of each group, [rows,K]; users [B].
+
+        A score is the first head's logit plus, for each further head, its log-probability times its exponent.
+        """
+        return [self.blend(logits) for logits in self.judge(users, past, groups)]
+
+    def blend(self, logits: Tensor) -> Tensor:
+        """Return one score for each pair's heads [...,1+T]."""
+        score = logits[..., 0]
+        for i, exponent in enumerate(self.tasks, start=1):
+            if exponent:
+                score = score + exponent * nn.functional.logsigmoid(logits[..., i])
+        return score
+
+    def judge(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
+        """Return the logits of all heads for each group, [rows,K,1+T]; groups of the same rows share a pass."""
+        found: dict[int, Tensor] = {}
+        spans = [g.rows.indices(len(users))[:2] for g in groups]
+        for start, stop in dict.fromkeys(spans):
+            mine = [i for i, span in enumerate(spans) if span == (start, stop)]
+            items = [groups[i].items for i in mine]
+            wide = [rows.expand(stop - start, -1) if rows.dim() == 1 else rows for rows in items]
+            logits = self.forward(users[start:stop], cut(past, slice(start, stop)), torch.cat(wide, dim=1))
+            found |= dict(zip(mine, logits.split([w.shape[1] for w in wide], dim=1), strict=True))
+        return [found[i] for i in range(len(groups))]
 
     def forward(self, users: Tensor, past: Past, items: Tensor) -> Tensor:
-        """Return the scores of `items` [B,K] for `users` [B] with their `past`: [B,K], logits."""
-        history = past.items
+        """Return the logits of `items` [B,K] for `users` [B] with their `past`: [B,K,1+T]."""
         batch, k = items.shape
-        rows, where = self._distinct(items, history)
+        rows, where = self._distinct(items, past.items)
         bags, lengths = self.item.bags(rows)
         entity = self.item.assemble(self.item.table(bags, lengths), rows)
         identity = entity[:, : self.dim]
@@ -128,30 +110,42 @@ class Ranker(nn.Module):
         attended = self._attend(
             _pick(identity, here).view(batch, k, self.dim),
             _pick(identity, there).view(batch, -1, self.dim),
-            history >= 0,
+            past,
         )
-        person = self.person(self.user.assemble(self.user.table(*self.user.bags(users)), users))
-        person = person.unsqueeze(1).expand(-1, k, -1)
+        person = self.people(users, past).unsqueeze(1).expand(-1, k, -1)
         x0 = torch.cat([person, candidate, attended, person * candidate, attended * candidate], dim=2)
         x = x0
         for cross in self.crosses:
-            x = x0 * cross(x) + x
+            x = cross(x0, x)
         deep = x0
         for layer in self.deep:
             deep = torch.relu(layer(deep))
-        return self.head(torch.cat([x, deep], dim=2)).squeeze(2)
+        return self.head(torch.cat([x, deep], dim=2))
 
-    def _attend(self, candidate: Tensor, past: Tensor, known: Tensor) -> Tensor:
+    def people(self, users: Tensor, past: Past) -> Tensor:
+        """Return what is known of `users` [B] and their moment before any candidate is: [B,D]."""
+        fields = self.user.assemble(self.user.table(*self.user.bags(users)), users)
+        if self.clock is not None:
+            fields = torch.cat([fields, moment(past, self.clock)], dim=1)
+        return self.person(fields)
+
+    def leaning(self, past: Past) -> Tensor:
+        """Return what is added to the attention of each head to each place of the past, -1e9 to none: [B,H,L]."""
+        lean = self.recency.expand(len(past), -1, -1)
+        if self.age is not None:
+            lean = lean + self.age[:, ages(past)].transpose(0, 1)
+        return lean.masked_fill((past.items < 0).unsqueeze(1), -1e9)
+
+    def _attend(self, candidate: Tensor, before: Tensor, past: Past) -> Tensor:
         """Return what the candidate [B,K,D] finds in the history [B,L,D], several heads, zeros without one: [B,K,D]."""
         batch, k, _ = candidate.shape
         split = (batch, -1, self.heads, self.dim // self.heads)
         query = self.query(candidate).view(split).transpose(1, 2)
-        key = self.key(past).view(split).transpose(1, 2)
-        value = past.view(split).transpose(1, 2)
-        mask = known.view(batch, 1, 1, -1)
+        key = self.key(before).view(split).transpose(1, 2)
+        value = before.view(split).transpose(1, 2)
         weights = query @ key.transpose(2, 3) / (self.dim // self.heads) ** 0.5
-        weights = weights + self.recency[:, None, :]
-        weights = weights.masked_fill(~mask, -1e9).softmax(-1) * mask
+        known = (past.items >= 0).view(batch, 1, 1, -1)
+        weights = (weights + self.leaning(past).unsqueeze(2)).softmax(-1) * known
         return (weights @ value).transpose(1, 2).reshape(batch, k, self.dim)
 
     def _distinct(self, items: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:

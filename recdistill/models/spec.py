@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from recdistill.spec import Spec
 from recdistill.types import Artifact
@@ -46,6 +46,53 @@ class LightGCNSpec(Spec):
     """Steps over the graph; a vector is the mean of its own and each step's."""
     space: Literal["cosine", "dot"] = "cosine"
     temperature: PositiveFloat = 0.1
+    popularity: Annotated[float, Field(ge=0)] = 0.0
+    """How much of an item's log popularity its score has from the start; the vectors learn what that does not say."""
+
+
+class SequenceSpec(Spec):
+    """A causal encoder: attention over the past items by their place and time (SASRec, HSTU), and the user's vector.
+
+    A row of its training is a window of a user's sequence, which teaches what comes after each of its items:
+    `train.batch` counts windows, and an epoch goes through every interaction but a user's first.
+    """
+
+    kind: Literal["sequence"] = "sequence"
+    dim: Dim
+    layers: PositiveInt = 2
+    heads: PositiveInt = 2
+    """Of the attention; they divide `dim`."""
+    history: PositiveInt = 50
+    """Items it reads, and places of a window."""
+    item_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of past items that each step of training hides."""
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of training windows whose user id is hidden, which is what teaches the model to serve from history."""
+    space: Literal["cosine", "dot"] = "cosine"
+    temperature: PositiveFloat = 0.2
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> SequenceSpec:
+        if self.dim % self.heads:
+            raise ValueError(f"heads must divide dim: {self.heads} does not divide {self.dim}")
+        return self
+
+
+class TaskSpec(Spec):
+    """A further head of the ranker: the chance that an interaction is of one event, or of at least some weight."""
+
+    event: str | None = None
+    min_weight: float | None = None
+    loss: PositiveFloat = 0.1
+    """Weight of the head's cross-entropy beside the ranking loss."""
+    score: Annotated[float, Field(ge=0)] = 0.0
+    """Exponent of the chance in the score: 1 ranks by P(interaction) P(task given interaction); 0 only trains."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> TaskSpec:
+        if (self.event is None) == (self.min_weight is None):
+            raise ValueError("give either event or min_weight: what the head is to predict of an interaction")
+        return self
 
 
 class RankerSpec(Spec):
@@ -54,10 +101,16 @@ class RankerSpec(Spec):
     kind: Literal["ranker"] = "ranker"
     dim: Dim = 32
     cross_layers: Annotated[int, Field(ge=0)] = 2
-    hidden: tuple[PositiveInt, ...] = (128, 64)
+    cross_rank: PositiveInt = 32
+    """Of the crosses' matrices, each a product of two thin ones."""
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (128, 64)
     history: PositiveInt = 50
     heads: PositiveInt = 4
     """Of the attention over the history; they divide `dim`."""
+    time: bool = True
+    """Read the time of the history where the log has it: hour, weekday, date, pace, and the age of each past item."""
+    tasks: dict[str, TaskSpec] = Field(default_factory=dict)
+    """Further heads, by name; they need log.event or log.weight."""
 
 
 class ExternalSpec(Spec):
@@ -68,6 +121,9 @@ class ExternalSpec(Spec):
     user: str = "user_id"
     item: str = "item_id"
     score: str = "score"
+    space: Literal["logit", "probability", "rank"] = "logit"
+    """What a score means: its differences in a list, the chance that the user takes the item, or only the order, by
+    ranks of which smaller is better."""
 
 
 class TrainSpec(Spec):
@@ -75,6 +131,7 @@ class TrainSpec(Spec):
 
     epochs: PositiveInt
     batch: PositiveInt = 4096
+    """Interactions a step; windows of `history` interactions where the model is a sequence encoder."""
     loss: Literal["softmax", "bpr"] = "softmax"
     negatives: PositiveInt = 256
     """softmax: items shared by the batch (the whole catalogue if it is not larger); bpr and ranker: each row's own."""
@@ -95,14 +152,9 @@ class TrainSpec(Spec):
 
 
 Encoder = Annotated[MFSpec | TwoTowerSpec, Field(discriminator="kind")]
-AnyTeacher = Annotated[MFSpec | TwoTowerSpec | LightGCNSpec | RankerSpec | ExternalSpec, Field(discriminator="kind")]
-
-
-class TeacherSpec(Spec):
-    """The teacher; `train` is left out for an external one."""
-
-    model: AnyTeacher
-    train: TrainSpec | None = None
+AnyTeacher = Annotated[
+    MFSpec | TwoTowerSpec | LightGCNSpec | SequenceSpec | RankerSpec | ExternalSpec, Field(discriminator="kind")
+]
 
 
 class StudentSpec(Spec):
@@ -118,7 +170,7 @@ class StudentSpec(Spec):
         return self.seeds or (self.train.seed,)
 
 
-ModelSpec = MFSpec | TwoTowerSpec | LightGCNSpec | RankerSpec
+ModelSpec = MFSpec | TwoTowerSpec | LightGCNSpec | SequenceSpec | RankerSpec
 
 
 @dataclass(frozen=True, slots=True)

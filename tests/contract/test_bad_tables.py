@@ -43,6 +43,8 @@ FEATURES: dict[str, tuple[pl.DataFrame, dict[str, Any], list[str]]] = {
     ),
     "infinite": (pl.DataFrame({"user_id": [1], "a": [float("inf")]}), {"numeric": ["a"]}, ["'a'", "1 values are inf"]),
     "float as category": (pl.DataFrame({"user_id": [1], "a": [1.5]}), {"categorical": ["a"]}, ["'a'", "Float64"]),
+    "number as text": (pl.DataFrame({"user_id": [1], "a": [1]}), {"hashed": {"a": {}}}, ["'a'", "Int64"]),
+    "no such text": (pl.DataFrame({"user_id": [1], "title": "x"}), {"hashed": {"titel": {}}}, ["mean 'title'?"]),
     "number as several": (pl.DataFrame({"user_id": [1], "a": [1]}), {"multi": ["a"]}, ["'a'", "Int64"]),
 }
 

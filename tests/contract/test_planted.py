@@ -13,7 +13,7 @@ from recdistill.data.sequences import Sequences
 from recdistill.distill.spec import ListTermSpec, PlackettLuce, SoftmaxKL, Top, Unseen
 from recdistill.fit import fit, load
 from recdistill.models.build import history_length
-from recdistill.models.spec import LightGCNSpec, MFSpec, RankerSpec, TrainSpec, TwoTowerSpec
+from recdistill.models.spec import LightGCNSpec, MFSpec, RankerSpec, SequenceSpec, TrainSpec, TwoTowerSpec
 from recdistill.scoring import recommend
 from recdistill.types import Dataset, Interactions, Labels, quiet
 from recdistill.world import World
@@ -29,6 +29,7 @@ CASES = {
     "lightgcn": (LightGCNSpec(dim=4), TrainSpec(**TRAIN)),
     "two_tower": (TwoTowerSpec(dim=4, history=5), TrainSpec(**TRAIN)),
     "two_tower hidden": (TwoTowerSpec(dim=4, history=5, hidden=(16,)), TrainSpec(**TRAIN | {"dense_lr": 0.01})),
+    "sequence": (SequenceSpec(dim=8, history=5, layers=1), TrainSpec(**TRAIN | {"batch": 24, "dense_lr": 0.01})),
     "ranker": (
         RankerSpec(dim=8, history=5, heads=2, hidden=(16,), cross_layers=1),
         TrainSpec(**TRAIN | {"negatives": 8, "dense_lr": 0.01, "evaluate_every": 10}),
@@ -136,3 +137,19 @@ def test_without_validation_items_the_last_weights_are_kept(tmp_path):
     dataset = replace(planted(), valid=rows([np.zeros(0, np.int64)] * USERS, 0, None))
     reached = fitted(tmp_path, "mf", dataset=dataset)
     assert reached["best_step"] == reached["steps"]
+
+
+@pytest.mark.parametrize(("case", "least", "most"), [("sequence", 0.95, 1.0), ("mf", 0.0, 0.75)])
+def test_only_a_sequence_says_which_way_its_user_goes(case, least, most, tmp_path):
+    """Users walk round one ring, half of them backwards: who was where says little, in which order says it all."""
+    ring = np.random.default_rng(2).permutation(ITEMS)
+    start, way = np.arange(USERS) % ITEMS, np.where(np.arange(USERS) // ITEMS % 2, 1, -1)
+    walks = [ring[(s + w * np.arange(TRAINED + 2 * HELD)) % ITEMS] for s, w in zip(start, way, strict=True)]
+    parts = (rows(walks, *ends) for ends in ((0, TRAINED), (TRAINED, TRAINED + HELD), (TRAINED + HELD, None)))
+    dataset = replace(planted(), **dict(zip(("train", "valid", "test"), parts, strict=True)))
+    settings = CASES[case][1].model_copy(update={"epochs": 40})
+    fitted(tmp_path, case, dataset=dataset, settings=settings)
+    model, sequences = load(CASES[case][0], dataset, tmp_path), Sequences.of(dataset.train)
+    history = history_length(CASES[case][0])
+    lists = recommend(model, dataset, np.arange(USERS), 1, sequences=sequences, history=history, seen=dataset.train)
+    assert least <= (lists[:, 0] == dataset.valid.items).mean() <= most

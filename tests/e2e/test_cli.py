@@ -11,7 +11,8 @@ import pytest
 import recdistill
 
 ROOT = Path(recdistill.__file__).parents[1]
-COMMANDS = ("check", "plan", "run", "show", "report", "verify", "promote", "rollback", "doctor", "import", "synth")
+COMMANDS = ("check", "plan", "run", "label", "show", "report", "verify", "promote", "rollback")
+COMMANDS += ("doctor", "import", "synth")
 HEAVY = ("torch", "torchrec", "fbgemm_gpu", "mlflow", "faiss", "matplotlib")
 
 
@@ -60,6 +61,7 @@ def test_help_names_every_command_and_is_light(tmp_path: Path) -> None:
         assert f" {word} " in done.stdout
     assert loaded("--help", cwd=tmp_path) == []
     assert loaded("run", "--help", cwd=tmp_path) == []
+    assert loaded("label", "--help", cwd=tmp_path) == []
 
 
 def test_data_commands_are_light(tmp_path: Path) -> None:

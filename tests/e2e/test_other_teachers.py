@@ -60,13 +60,15 @@ def test_an_external_teacher_goes_the_whole_path(tiny, done, scored):
     assert table["items"].to_list() == wanted
     facts = json.loads((labels / "labels.json").read_text())
     lengths = [sum(item >= 0 for item in row) for row in wanted]
-    assert facts["coverage"] == {
-        "users": 200,
-        "users_with_labels": sum(n > 0 for n in lengths),
+    counted = {"users": 200, "users_with_labels": sum(n > 0 for n in lengths), "shortest": 0, "p90_length": 20}
+    counted |= {
         "mean_length": round(sum(lengths) / 200, 3),
-        "shortest": 0,
+        "items_listed": len({i for row in wanted for i in row} - {-1}),
     }
-    assert facts["joined"]["rows"] == 150 * 40 + 2
+    assert {name: facts["coverage"][name] for name in counted} == counted
+    assert (facts["joined"]["rows"], facts["joined"]["users"]) == (150 * 40 + 2, 151)
+    assert (facts["joined"]["rows_joined"], facts["joined"]["users_joined"]) == (150 * 40, 150)
+    assert report["data"]["labels"]["joined"] == facts["joined"]
 
 
 def by_hand(tiny, stages, scored, depth):

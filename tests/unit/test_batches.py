@@ -11,6 +11,7 @@ import torch
 
 from recdistill.data.batches import Sampler, make_batches, reject
 from recdistill.data.sequences import Sequences
+from recdistill.errors import DataError
 from recdistill.types import Candidates, Interactions, Labels
 from recdistill.world import World
 
@@ -196,3 +197,73 @@ def test_without_labels_there_are_no_list_users():
     one = make_batches(SAMPLER, World())(0)
     assert len(one.list_users) == 0
     assert one.candidates == {}
+
+
+# Windows
+
+
+WINDOWS = replace(SAMPLER, windows=True, own_negatives=False, batch=4)
+
+
+def targets(sampler, number):
+    """Return what an epoch teaches: (user, item) of every place, in the order of its windows."""
+    batch = make_batches(sampler, World())
+    steps = range(number * sampler.steps_per_epoch, (number + 1) * sampler.steps_per_epoch)
+    found = []
+    for one in map(batch, steps):
+        rows, places = np.nonzero(one.positives.numpy() >= 0)
+        found += list(zip(one.users[rows].tolist(), one.positives[rows, places].tolist(), strict=True))
+    return found
+
+
+def test_an_epoch_of_windows_teaches_every_interaction_but_a_users_first_once():
+    count = sum(-(-(n - 1) // 4) for n in TAKEN.sum(1).tolist() if n)  # of windows of four targets
+    divides = next(b for b in range(2, count + 1) if count % b == 0)
+    wanted = [(u, int(i)) for u in range(USERS) for i in np.flatnonzero(TAKEN[u])[1:]]
+    for number in (0, 1, 2):
+        assert sorted(targets(replace(WINDOWS, batch=divides), number)) == wanted
+
+
+def test_windows_lie_elsewhere_in_another_epoch():
+    batch, each = make_batches(WINDOWS, World()), WINDOWS.steps_per_epoch
+    starts = []
+    for first in (0, each):
+        steps = [batch(step) for step in range(first, first + each)]
+        starts.append({(int(u), int(row[0])) for b in steps for u, row in zip(b.users, b.past.items, strict=True)})
+    assert starts[0] != starts[1]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_hold_the_parts_of_the_one_batch_of_windows(size):
+    whole = make_batches(WINDOWS, World())
+    ranks = [make_batches(WINDOWS, World(rank=r, size=size)) for r in range(size)]
+    for step in (0, 3, 50):
+        one, parts = whole(step), [rank(step) for rank in ranks]
+        for name in ("users", "positives", "past.items", "past.times"):
+            assert torch.equal(torch.cat([attrgetter(name)(p) for p in parts]), attrgetter(name)(one))
+        assert one.positives.shape == one.past.items.shape == (4, 4)
+        # A sum over a rank's targets, divided by its count and averaged over ranks, is the mean over all targets.
+        assert one.count == (one.positives >= 0).sum()
+        assert {p.count for p in parts} == {one.count / size}
+
+
+def test_a_step_hides_a_share_of_the_past_and_none_of_the_targets():
+    hiding = replace(WINDOWS, item_dropout=0.3)
+    plain, batch, again = (make_batches(sampler, World()) for sampler in (WINDOWS, hiding, hiding))
+    hidden = total = 0
+    for step in range(60):
+        whole, one = plain(step), batch(step)
+        assert torch.equal(one.positives, whole.positives)
+        assert torch.equal(one.past.items, again(step).past.items)
+        gone = one.past.items != whole.past.items
+        assert (one.past.items[gone] == -1).all()
+        hidden, total = hidden + int(gone.sum()), total + int((whole.past.items >= 0).sum())
+    assert hidden / total == pytest.approx(0.3, abs=0.06)  # four standard deviations of some 900 draws
+    halves = [make_batches(hiding, World(rank=rank, size=2))(7).past.items for rank in range(2)]
+    assert torch.equal(torch.cat(halves), batch(7).past.items)
+
+
+def test_windows_need_a_user_with_two_interactions():
+    alone = Interactions(indptr=np.arange(4), items=np.arange(3), times=np.zeros(3, np.int64))
+    with pytest.raises(DataError, match="two training interactions"):
+        make_batches(replace(WINDOWS, train=alone, sequences=Sequences.of(alone)), World())

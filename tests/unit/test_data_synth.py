@@ -74,3 +74,30 @@ def test_it_can_be_ingested_and_split_by_time(planted, tmp_path):
     ingest(spec, None, tmp_path / "in", now=datetime(2026, 1, 1, tzinfo=UTC))
     facts = split(tmp_path / "in", GlobalTime(), tmp_path / "out")
     assert [f["name"] for f in facts["lint"] if f["severity"] == "refuse"] == []
+
+
+def test_what_was_there_first_does_not_change_with_what_came_later(planted):
+    t = tables(planted)
+    first = t["interactions"].select("user_id", "item_id", "rating").row(0)
+    assert first == ("u000351", 1236, 5.0)  # as the first version wrote them, before titles and events
+    assert t["items"].select("item_id", "genres", "price").row(0) == (1118, "genre12", 33.35)
+
+
+def test_titles_tell_the_cluster_and_most_of_their_words_do_not(planted):
+    items = tables(planted)["items"]
+    words = items.select("item_id", genre=pl.col("genres").str.split(" ").list.first(), word=pl.col("title"))
+    words = words.with_columns(pl.col("word").str.to_lowercase().str.split(" ")).explode("word")
+    genres = words.group_by("word").agg(pl.col("genre").n_unique(), pl.len().alias("times"))
+    own = genres.filter((pl.col("genre") == 1) & (pl.col("times") >= 4))["word"]
+    assert 50 < len(own) <= 16 * 6 + 10  # six words of each of 16 clusters, and some that met one by chance
+    telling = words.filter(pl.col("word").is_in(own.implode()))
+    assert 0.7 < telling["item_id"].n_unique() / items.height < 0.97  # nine titles in ten have such a word
+    assert 0.2 < telling.height / words.height < 0.5
+
+
+def test_what_is_liked_is_bought(planted):
+    log = tables(planted)["interactions"]
+    assert set(log["event"]) == {"view", "purchase"}
+    share = {liked: rows["event"].eq("purchase").mean() for (liked,), rows in log.group_by(pl.col("rating") >= 4)}
+    assert abs(share[True] - 0.6) < 0.05
+    assert abs(share[False] - 0.1) < 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def spec(home: Path, columns: dict[str, Any], **names: str) -> ExternalSpec:
     return ExternalSpec(path=str(home / "scores.parquet"), **names)
 
 
-def lists(found: ExternalSpec, depth: int, seen: Interactions | None) -> tuple[list, list, list, dict[str, int]]:
+def lists(found: ExternalSpec, depth: int, seen: Interactions | None) -> tuple[list, list, list, dict[str, Any]]:
     lister, joined = external_lister(found, DATA, depth, seen)
     best = lister(np.array([0, 1, 2]))
     return best.items.tolist(), best.scores.tolist(), best.residual.tolist(), joined
@@ -53,13 +54,25 @@ def test_the_file_s_scores_become_lists(tmp_path: Path) -> None:
     assert items == [[0, 2, 3], [1, -1, -1], [-1, -1, -1]]
     assert scores == [[9.0, 2.0, 2.0], [3.0, -inf, -inf], [-inf, -inf, -inf]]
     assert residual == [1.0, -inf, -inf]
-    assert joined == {"rows": 7, "rows_joined": 5}  # item 99 and eve are not in the log
+    assert joined == {  # item 99 and eve are not in the log
+        "rows": 7,
+        "rows_joined": 5,
+        "rows_joined_share": round(5 / 7, 6),
+        "rows_seen": 0,
+        "users": 3,
+        "users_joined": 2,
+        "users_joined_share": round(2 / 3, 6),
+        "items": 5,
+        "items_joined": 4,
+        "items_joined_share": 0.8,
+    }
 
 
 def test_what_a_user_has_is_left_out(tmp_path: Path) -> None:
-    items, _, residual, _ = lists(spec(tmp_path, GOOD), 2, DATA.train)
+    items, _, residual, joined = lists(spec(tmp_path, GOOD), 2, DATA.train)
     assert items == [[2, 3], [-1, -1], [-1, -1]]
     assert residual == [1.0, float("-inf"), float("-inf")]
+    assert (joined["rows_joined"], joined["rows_seen"]) == (5, 2)  # (ann, 10) and (bob, 20)
 
 
 def test_a_residual_of_several_is_their_logsumexp(tmp_path: Path) -> None:
@@ -71,6 +84,37 @@ def test_users_are_answered_in_the_order_asked(tmp_path: Path) -> None:
     lister, _ = external_lister(spec(tmp_path, GOOD), DATA, 1, None)
     assert lister(np.array([2, 1, 0, 1])).items.tolist() == [[-1], [1], [0], [1]]
     assert lister(np.zeros(0, np.int64)).items.shape == (0, 1)
+
+
+def test_a_sample_of_the_rest_is_of_what_the_file_scores(tmp_path: Path) -> None:
+    lister, _ = external_lister(spec(tmp_path, GOOD), DATA, 1, None, rest=2)
+    best = lister(np.array([0, 1, 0]))
+    assert best.rest_items is not None
+    assert best.rest_scores is not None
+    assert best.items.tolist() == [[0], [1], [0]]
+    given = {1: 1.0, 2: 2.0, 3: 2.0}  # of ann, outside the list
+    assert len(set(best.rest_items[0].tolist())) == 2
+    assert [given[item] for item in best.rest_items[0].tolist()] == best.rest_scores[0].tolist()
+    np.testing.assert_allclose(best.rest_logq[0], np.log(2 / 3), rtol=1e-6)
+    assert best.rest_items[1].tolist() == [-1, -1]
+    assert best.rest_items[2].tolist() == best.rest_items[0].tolist()
+    assert np.isneginf(best.rest_scores[1]).all()
+
+
+@pytest.mark.parametrize(("ours", "theirs", "fails"), [(1, 400, True), (3, 400, False), (1, 90, False)])
+def test_a_join_of_next_to_nothing_is_taken_for_a_mistake(tmp_path: Path, ours: int, theirs: int, fails: bool) -> None:
+    """One of 200 users has rows, which is less than 1%; so are `ours` rows in a file of many strangers', or not."""
+    everyone = interactions([[0]] * 200)
+    names = [f"u{n}" for n in range(200)]
+    data = replace(DATA, user_ids=pl.Series(names), train=everyone, valid=everyone, test=everyone)
+    users = names[:ours] + [f"stranger{n}" for n in range(theirs)]
+    file = spec(tmp_path, {"user_id": users, "item_id": [10] * len(users), "score": [1.0] * len(users)})
+    if not fails:
+        assert external_lister(file, data, 2, None)[1]["rows_joined"] == ours
+        return
+    with pytest.raises(DataError, match=r"1 of its 401 rows have both .* 1 of 200 users with training data") as refused:
+        external_lister(file, data, 2, None)
+    assert "less than 1% of both" in str(refused.value)
 
 
 def test_other_names_and_whole_numbers_will_do(tmp_path: Path) -> None:

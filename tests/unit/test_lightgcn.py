@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from recdistill.models.encoders import Group
-from recdistill.models.lightgcn import Graph, LightGCN
+from recdistill.models.lightgcn import Graph, LightGCN, log_popularity
 from recdistill.models.tables import PlainTable
 from recdistill.types import Interactions, Past
 
@@ -93,3 +93,21 @@ def test_scores_are_cosines_over_the_temperature():
     left, right = users[[0, 1, 4]], items[[2, 0]]
     left, right = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (left, right))
     np.testing.assert_allclose(score.numpy(), left @ right.T / 0.2, rtol=1e-4)
+
+
+def test_a_prior_is_the_share_of_popularity_that_a_score_starts_from():
+    plain, told = model(2, "cosine", 0.2), model(2, "cosine", 0.2)
+    told.prior = 0.5 * log_popularity(TRAIN, ITEMS)
+    asked = [Group(torch.tensor([2, 0])), Group(torch.tensor([[1, 3], [0, -1], [2, 2]]))]
+    bare, scores = (m.score(torch.tensor([0, 1, 4]), NOTHING, asked) for m in (plain, told))
+    taken = torch.tensor([2.0, 3, 2, 2]) / 9  # of nine interactions
+    for group, before, after in zip(asked, bare, scores, strict=True):
+        torch.testing.assert_close(after, before + 0.5 * taken.log()[group.items.clamp(min=0)])
+    users, items, space = told.all_vectors()
+    assert space == "dot"
+    torch.testing.assert_close((users @ items.T)[[0, 1, 4]][:, [2, 0]], scores[0])
+
+
+def test_popularity_of_nothing_is_half_an_interaction():
+    found = log_popularity(Interactions(indptr=np.array([0, 3]), items=np.array([0, 0, 2])), 3)
+    torch.testing.assert_close(found.exp() * 3.5, torch.tensor([2.0, 0.5, 1.0]))

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from recdistill.models.encoders import Group
-from recdistill.models.ranker import Fields, Ranker
+from recdistill.models.fields import Fields
+from recdistill.models.ranker import Ranker
 from recdistill.models.tables import PlainTable
 from recdistill.types import Features, Past
 
@@ -42,7 +43,7 @@ def filled(module):
 
 def ranker(user_features=USER_FEATURES, item_features=ITEM_FEATURES, **settings):
     sizes = {"num_users": USERS, "num_items": ITEMS, "dim": DIM, "heads": 2, "history": LENGTH}
-    shape = {"cross_layers": 2, "hidden": (16,)} | settings
+    shape = {"cross_layers": 2, "cross_rank": 5, "hidden": (16,), "clock": None} | settings
     return filled(Ranker(PlainTable, **sizes, user_features=user_features, item_features=item_features, **shape))
 
 

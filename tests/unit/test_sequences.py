@@ -87,3 +87,70 @@ def test_a_history_of_no_length_is_empty():
 def test_an_empty_log_has_empty_histories():
     empty = Interactions(indptr=np.zeros(4, np.int64), items=np.zeros(0, np.int64))
     assert Sequences.of(empty).latest(torch.tensor([0, 2]), 2).items.tolist() == [[-1, -1]] * 2
+
+
+# Windows
+
+
+LENGTHS = (0, 1, 2, 5, 6, 7, 12)  # of the users' sequences
+
+
+def long_log():
+    indptr = np.concatenate([[0], np.cumsum(LENGTHS)])
+    return Interactions(indptr=indptr, items=np.arange(indptr[-1]) + 100, times=np.arange(indptr[-1]) * 10)
+
+
+def cut_up(length, share):
+    """Return (owner, items, times, targets) of every window, all moved by `share` of their room."""
+    sequences = Sequences.of(long_log())
+    windows = sequences.windows(length)
+    rows = torch.arange(len(windows.owner))
+    stop = windows.moved(rows, torch.full((len(LENGTHS),), share))
+    past, targets = sequences.window(stop, windows.owner, length)
+    assert past.items.shape == targets.shape == past.times.shape == (len(rows), length)
+    return list(zip(windows.owner.tolist(), past.items.tolist(), past.times.tolist(), targets.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.999])
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 20])
+def test_windows_teach_every_item_but_a_users_first_once(length, share):
+    start = np.concatenate([[0], np.cumsum(LENGTHS)])
+    taught = {user: [] for user in range(len(LENGTHS))}
+    for owner, _, _, targets in cut_up(length, share):
+        taught[owner] += [item for item in targets if item >= 0]
+    for user, found in taught.items():
+        assert sorted(found) == [100 + at for at in range(start[user] + 1, start[user + 1])]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.999])
+@pytest.mark.parametrize("length", [1, 2, 3, 5, 20])
+def test_a_windows_target_is_the_item_after_its_place(length, share):
+    first = np.concatenate([[0], np.cumsum(LENGTHS)]) + 100
+    for owner, items, times, targets in cut_up(length, share):
+        known = [item for item in items if item >= 0]
+        assert items == [-1] * (length - len(known)) + known
+        assert known == list(range(known[0], known[0] + len(known)))  # the items of a user are numbered through here
+        assert known[0] == max(first[owner], known[-1] + 1 - length)  # all of the past that there is room for
+        assert times == [0 if item < 0 else (item - 100) * 10 for item in items]
+        assert any(target >= 0 for target in targets)
+        for item, target in zip(items, targets, strict=True):
+            assert target in (-1, item + 1)
+            assert item >= 0 or target == -1
+
+
+def test_how_many_windows_there_are_does_not_depend_on_where_they_lie():
+    # 1, 4, 5, 6 and 11 targets, three to a window.
+    owners = [owner for owner, *_ in cut_up(3, 0.0)]
+    assert owners == [owner for owner, *_ in cut_up(3, 0.999)] == [2, 3, 3, 4, 4, 5, 5, 6, 6, 6, 6]
+
+
+def test_windows_that_move_teach_an_item_from_another_past():
+    def places(share):
+        return {target: at for *_, targets in cut_up(5, share) for at, target in enumerate(targets) if target >= 0}
+
+    assert places(0.0) != places(0.999)
+
+
+def test_a_log_of_single_items_has_no_windows():
+    alone = Interactions(indptr=np.arange(4), items=np.arange(3), times=np.zeros(3, np.int64))
+    assert len(Sequences.of(alone).windows(3).owner) == 0

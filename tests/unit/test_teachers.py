@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from recdistill import labels, teachers
+from recdistill import teachers
+from recdistill.candidates import Chosen, Pool, chooser, once
 from recdistill.data.sequences import Sequences
 from recdistill.distill.spec import CandidatesSpec
-from recdistill.labels import open_labels, shard_path
 from recdistill.models.build import build
 from recdistill.models.encoders import Group
 from recdistill.models.spec import RankerSpec
 from recdistill.models.tables import PlainTable
-from recdistill.teachers import chooser, encoder_lister, ranker_lister, splitmix, write_labels
-from recdistill.types import Dataset, Interactions, Past, quiet
+from recdistill.teachers import encoder_lister, ranker_lister, scored_lister
+from recdistill.types import Dataset, Interactions
 
 USERS, ITEMS, DIM, EACH = 40, 30, 6, 5
 RNG = np.random.default_rng(17)
@@ -45,7 +42,7 @@ EVERYONE = np.arange(USERS)
 
 
 def by_hand(logits, depth, allowed):
-    """Return lists, scores and residual of float64 `logits` over the `allowed` items of each user."""
+    """Yield lists, scores and residual of float64 `logits` over the `allowed` items of each user."""
     for row, scores in enumerate(logits):
         order = sorted(allowed[row], key=lambda item: (-scores[item], item))
         rest = [scores[item] for item in order[depth:]]
@@ -58,7 +55,7 @@ def assert_lists(found, wanted):
         short = found.items.shape[1] - len(items)
         assert found.items[row].tolist() == items + [-1] * short
         np.testing.assert_allclose(found.scores[row, : len(items)], scores, rtol=0, atol=2e-5)
-        assert torch.isneginf(found.scores[row, len(items) :]).all()
+        assert np.isneginf(found.scores[row, len(items) :]).all()
         np.testing.assert_allclose(found.residual[row], residual, rtol=0, atol=2e-5)
 
 
@@ -85,7 +82,8 @@ def ranker():
 
 def logits_of(ranker):
     users = torch.arange(USERS)
-    past = Past(items=torch.tensor([mine[-3:] for mine in TAKEN]))
+    past = Sequences.of(TRAIN).latest(users, 3)
+    assert past.items.tolist() == [mine[-3:] for mine in TAKEN]
     with torch.inference_mode():
         return ranker.score(users, past, [Group(torch.arange(ITEMS).expand(USERS, -1))])[0].double().numpy()
 
@@ -107,87 +105,109 @@ def test_a_ranker_s_lists_are_of_its_candidates(ranker, seen, some):
         sequences=Sequences.of(TRAIN),
         history=3,
         seen=seen,
-        choose=(lambda users: table[users]) if some else None,
+        choose=Pool(lambda users: once(table[users], np.zeros((len(users), 14), np.float32))) if some else None,
     )
     assert_lists(lister(EVERYONE), by_hand(logits_of(ranker), 6, allowed))
 
 
-def candidates(spec, users=EVERYONE, seen=TRAIN):
-    choose = chooser(spec, DATA, (LEFT, RIGHT), seen)
-    assert choose is not None
-    return [[item for item in row if item >= 0] for row in choose(users).tolist()]
+def scores_of(users, items):
+    """Return a scorer of float64 made-up logits, which also works out what it is asked for."""
+    logits = torch.from_numpy((LEFT.astype(np.float64) @ RIGHT.astype(np.float64).T).astype(np.float32))
+    return logits[users] if items is None else logits[users].gather(1, items.clamp(min=0))
 
 
-def test_candidates_are_near_popular_and_uniform_each_once():
-    rows = candidates(CandidatesSpec(ann=5, popular=4, uniform=3))
+CANDIDATES = chooser(CandidatesSpec(ann=4, popular=3, uniform=8), DATA, (LEFT, RIGHT), TRAIN)
+WAYS = {
+    "encoder": lambda rest: encoder_lister(LEFT, RIGHT, 6, TRAIN, rest=rest),
+    "scorer": lambda rest: scored_lister(scores_of, ITEMS, 6, seen=TRAIN, rest=rest),
+    "candidates": lambda rest: scored_lister(scores_of, ITEMS, 6, seen=TRAIN, choose=CANDIDATES, rest=rest),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_rest_is_scored_and_in_no_list(way):
+    found, plain = WAYS[way](7)(EVERYONE), WAYS[way](0)(EVERYONE)
+    assert plain.rest_items is plain.rest_scores is plain.rest_logq is None
+    for name in ("items", "scores", "residual"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))
     logits = LEFT.astype(np.float64) @ RIGHT.astype(np.float64).T
+    drawn = []
+    for user in range(USERS):
+        rest = [item for item in found.rest_items[user].tolist() if item >= 0]
+        drawn += rest
+        assert len(set(rest)) == len(rest)
+        assert not set(rest) & {*found.items[user].tolist(), *TAKEN[user]}
+        there = found.rest_items[user] >= 0
+        np.testing.assert_allclose(found.rest_scores[user][there], logits[user, rest], atol=2e-5)
+        assert np.isneginf(found.rest_scores[user][~there]).all()
+        if way != "candidates":
+            np.testing.assert_allclose(found.rest_logq[user][there], np.log(1 - (29 / 30) ** 7), rtol=1e-5)
+    assert len(set(drawn)) > 25  # all of the catalogue, and not a corner of it
+    assert len(drawn) > 3 * USERS
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("at_once", [1, 7, 4096])
+def test_what_is_said_of_a_user_does_not_depend_on_the_others(way, at_once, monkeypatch):
+    """Which items these are does not; a score may, in its last bit, where a matrix product has another shape."""
+    whole = WAYS[way](5)(EVERYONE)
+    monkeypatch.setattr(teachers, "USERS_AT_ONCE", at_once)
+    some = np.array([31, 2, 8, 9, 30])
+    found = WAYS[way](5)(some)
+    for ours, theirs in zip(found, whole, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            np.testing.assert_allclose(ours, theirs[some], rtol=1e-6 if ours.dtype == np.float32 else 0)
+
+
+def test_candidates_give_the_probability_that_an_item_was_scored():
+    found = WAYS["candidates"](0)(EVERYONE)
     counts = np.bincount(TRAIN.items, minlength=ITEMS)
-    popular = sorted(range(ITEMS), key=lambda item: (-counts[item], item))[:4]
-    uniform = 0
-    for user, row in enumerate(rows):
-        assert len(row) == len(set(row)) <= 12
-        near = sorted(set(range(ITEMS)) - set(TAKEN[user]), key=lambda item: -logits[user, item])[:5]
-        assert set(near) | set(popular) <= set(row)
-        uniform += len(set(row) - set(near) - set(popular))
-    assert uniform > USERS  # of 3 a user, some fall on the others
+    popular = np.argsort(-counts, kind="stable")[:3].tolist()
+    logits = LEFT.astype(np.float64) @ RIGHT.astype(np.float64).T
+    for user in range(USERS):
+        near = sorted(set(range(ITEMS)) - set(TAKEN[user]), key=lambda item: -logits[user, item])[:4]
+        for item, logq in zip(found.items[user].tolist(), found.logq[user].tolist(), strict=True):
+            certain = item < 0 or item in near or item in popular
+            assert logq == pytest.approx(0 if certain else np.log(1 - (29 / 30) ** 8), abs=1e-5)
 
 
-def test_uniform_candidates_are_uniform():
-    spec = CandidatesSpec(ann=0, popular=0, uniform=20)
-    counts = np.bincount([item for row in candidates(spec) for item in row], minlength=ITEMS)
-    # 20 draws of 30 with repetition take an item with probability 1 - (29/30)^20 = 0.492, so 19.7 of 40 users do.
-    assert abs(counts.mean() - 19.7) < 1.5
-    assert counts.min() > 6
-    assert counts.max() < 34
+def test_the_residual_of_candidates_estimates_that_of_the_catalogue():
+    """The average over many draws, of one user with one list of certain items, meets the mass of all others."""
+    logits = LEFT[:1].astype(np.float64) @ RIGHT.astype(np.float64).T
+    order = np.argsort(-logits[0])
+    logq = np.log(1 - (29 / 30) ** 10)
+    rng, found = np.random.default_rng(3), []
+
+    def scorer(users, items):
+        return torch.from_numpy(logits.astype(np.float32)).expand(len(users), -1).gather(1, items.clamp(min=0))
+
+    def pick(users):
+        items = np.concatenate([np.tile(order[:5], (len(users), 1)), rng.integers(0, ITEMS, (len(users), 10))], axis=1)
+        return once(items, np.broadcast_to(np.where(np.arange(15) < 5, 0, logq), items.shape).astype(np.float32))
+
+    lister = scored_lister(scorer, ITEMS, 5, seen=None, choose=Pool(pick))
+    found = np.exp(lister(np.arange(4000)).residual.astype(np.float64))
+    true = np.exp(logits[0, order[5:]]).sum()
+    assert abs(found.mean() - true) < 4 * found.std() / np.sqrt(len(found))
+    assert found.std() < true
 
 
-def test_candidates_of_a_user_do_not_depend_on_who_is_asked_with_it():
-    spec = CandidatesSpec(ann=4, popular=2, uniform=6)
-    together = candidates(spec)
-    assert candidates(spec) == together
-    assert [candidates(spec, np.array([user]))[0] for user in (0, 9, 39)] == [together[user] for user in (0, 9, 39)]
-    assert candidates(spec, EVERYONE[::-1].copy()) == together[::-1]
+def test_an_encoder_s_residual_is_exact_over_a_large_catalogue():
+    """Against float64, where the list holds a small part of the mass and where it holds nearly all of it."""
+    rng = np.random.default_rng(8)
+    users, items = rng.normal(size=(5, 16)).astype(np.float32), rng.normal(size=(20_000, 16)).astype(np.float32)
+    for scale in (0.1, 1.0, 4.0):
+        left = (users * np.float32(scale)).astype(np.float32)
+        logits = np.sort(left.astype(np.float64) @ items.astype(np.float64).T, axis=1)[:, ::-1]
+        found = encoder_lister(left, items, 100, None)(np.arange(5))
+        np.testing.assert_allclose(found.residual, np.logaddexp.reduce(logits[:, 100:], axis=1), atol=1e-4)
 
 
-def test_candidates_that_cover_the_catalogue_are_the_catalogue():
-    assert chooser(None, DATA, None, TRAIN) is None
-    assert chooser(CandidatesSpec(ann=10, popular=10, uniform=10), DATA, (LEFT, RIGHT), TRAIN) is None
-    assert chooser(CandidatesSpec(ann=10, popular=10, uniform=9), DATA, (LEFT, RIGHT), TRAIN) is not None
-
-
-def test_splitmix_is_the_published_one():
-    """The first outputs of SplitMix64 from state 0, as its reference implementation prints them."""
-    assert [hex(v) for v in splitmix(np.array([1, 2, 3]))] == [
-        "0xe220a8397b1dcdaf",
-        "0x6e789e6aa1b965f4",
-        "0x6c45d188009454f",
-    ]
-
-
-def test_labels_are_written_by_shard_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(teachers, "PER_SHARD", 16)
-    monkeypatch.setattr(labels.missing_shards, "__defaults__", (16,))
-    asked: list[list[int]] = []
-    lister = encoder_lister(LEFT, RIGHT, 4, TRAIN)
-
-    def watched(users):
-        asked.append(users.tolist())
-        return lister(users)
-
-    facts = write_labels(tmp_path, watched, DATA, 4, {"teacher": "mf"}, quiet)
-    assert asked == [list(range(16)), list(range(16, 32)), list(range(32, 40))]
-    assert facts["coverage"] == {"users": 40, "users_with_labels": 40, "mean_length": 4.0, "shortest": 4}
-    assert json.loads((tmp_path / "labels.json").read_text()) == facts
-    assert (facts["per_shard"], facts["num_items"], facts["teacher"]) == (16, ITEMS, "mf")
-    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-
-    shard_path(tmp_path, 1).unlink()
-    (tmp_path / "labels.json").unlink()
-    asked.clear()
-    assert write_labels(tmp_path, watched, DATA, 4, {"teacher": "mf"}, quiet) == facts
-    assert asked == [list(range(16, 32))]
-    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
-    whole = lister(EVERYONE)
-    items, scores = open_labels(tmp_path).take(EVERYONE[::-1].copy())
-    np.testing.assert_array_equal(items, whole.items.numpy()[::-1])
-    np.testing.assert_array_equal(scores, whole.scores.numpy()[::-1])
+def test_candidates_without_draws_know_only_what_they_scored():
+    chosen = Chosen(np.tile(np.arange(8), (USERS, 1)), np.zeros((USERS, 8), np.float32))
+    pool = Pool(lambda users: Chosen(chosen.items[users], chosen.logq[users]))
+    found = scored_lister(scores_of, ITEMS, 3, seen=None, choose=pool)(EVERYONE)
+    logits = LEFT.astype(np.float64) @ RIGHT.astype(np.float64).T
+    rest = np.sort(logits[:, :8], axis=1)[:, :5]
+    np.testing.assert_allclose(found.residual, np.log(np.exp(rest).sum(1)), atol=1e-5)

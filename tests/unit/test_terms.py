@@ -10,7 +10,7 @@ import torch
 
 from recdistill.distill.draws import Lists, Seen
 from recdistill.distill.spec import ListTermSpec, PlackettLuce, Ranked, SoftBCE, SoftmaxKL, Top, Unseen
-from recdistill.distill.terms import Objective, make_term
+from recdistill.distill.terms import Objective, make_term, read
 from recdistill.models.encoders import MF
 from recdistill.models.tables import PlainTable
 from recdistill.types import Batch, Candidates, Past
@@ -170,3 +170,18 @@ def test_rows_that_come_twice_change_no_value(loss):
     once, more = compute(*terms, loss=loss), compute(*terms, batch=double, loss=loss, candidates=thrice)
     for name in once:
         assert more[name].item() == pytest.approx(once[name].item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("items", [list(range(6)), [5, 0, 5, 3]], ids=["catalogue", "sample"])
+def test_what_a_place_has_read_by_then_is_known(items):
+    history = [[-1, 4, 0, 5], [2, 1, 3, -1]]
+    positives = torch.tensor([[-1, 0, -1, 9], [1, -1, 8, -1]])
+    places = [(0, 1), (0, 3), (1, 0), (1, 2)]
+    found = read(torch.tensor(history), positives, torch.tensor(items))
+    assert found.tolist() == [[item in history[row][: place + 1] for item in items] for row, place in places]
+
+
+def test_what_a_step_hides_of_the_past_is_known_all_the_same():
+    hidden = torch.tensor([[3, -1, 4]])  # its second item is the positive of the first place
+    found = read(hidden, torch.tensor([[5, 4, 6]]), torch.arange(7))
+    assert [row.nonzero()[:, 0].tolist() for row in found] == [[3], [3, 5], [3, 4, 5]]

@@ -10,6 +10,8 @@ from recdistill import topk
 from recdistill.topk import blocks, exact_topk, pairs, select
 from recdistill.types import Interactions
 
+BOTH = pytest.mark.parametrize("precision", ["fp32", "bf16"])
+
 
 def whole_numbers(seed, users=40, items=60, dim=3, high=2):
     """Vectors of small integers: every score is exact, and most of them tie."""
@@ -38,16 +40,18 @@ def by_sorting(users, items, k, taken=None):
         found[u, : len(real[:k])] = real[:k]
         best[u, : len(real[:k])] = scores[u, real[:k]]
         if real[k:]:
-            residual[u] = np.log(np.exp(scores[u, real[k:]]).sum())
+            tail = scores[u, real[k:]]
+            residual[u] = tail.max() + np.log(np.exp(tail - tail.max()).sum())
     return found, best, residual
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 59, 60, 75])
 @pytest.mark.parametrize("masked", [False, True])
-def test_it_is_the_stable_sort_of_tied_scores(k, masked):
+@BOTH
+def test_it_is_the_stable_sort_of_tied_scores(k, masked, precision):
     users, items = whole_numbers(k)
     seen, taken = some_seen(1, 40, 60) if masked else (None, None)
-    found = exact_topk(users, items, k, seen=seen)
+    found = exact_topk(users, items, k, seen=seen, precision=precision)
     expected, best, residual = by_sorting(users, items, k, taken)
     assert found.items.dtype == torch.int64
     np.testing.assert_array_equal(found.items.numpy(), expected)
@@ -65,25 +69,41 @@ def test_a_tie_at_the_last_place_goes_to_the_lower_row():
     assert select(scores, 3).items.tolist() == [[4, 1, 0], [4, 1, 3]]
 
 
-def test_real_scores_agree_with_the_sort():
+@pytest.mark.parametrize("k", [10, 100, 129, 600, 1500])
+@BOTH
+def test_real_scores_agree_with_the_sort(k, precision):
     rng = np.random.default_rng(8)
-    users, items = rng.normal(size=(30, 8)).astype(np.float32), rng.normal(size=(200, 8)).astype(np.float32)
-    seen, taken = some_seen(2, 30, 200)
-    found = exact_topk(users, items, 10, seen=seen)
-    expected, best, residual = by_sorting(users, items, 10, taken)
+    users, items = rng.normal(size=(30, 8)).astype(np.float32), rng.normal(size=(3000, 8)).astype(np.float32)
+    seen, taken = some_seen(2, 30, 3000)
+    found = exact_topk(users, items, k, seen=seen, precision=precision)
+    expected, best, residual = by_sorting(users, items, k, taken)
     np.testing.assert_array_equal(found.items.numpy(), expected)
-    np.testing.assert_allclose(found.scores.numpy(), best, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found.residual.numpy(), residual, rtol=1e-5)
+    np.testing.assert_array_equal(found.scores.numpy(), best.astype(np.float32))
+    np.testing.assert_allclose(found.residual.numpy(), residual, rtol=1e-5 if precision == "fp32" else 5e-3)
 
 
-@pytest.mark.parametrize("block", [1, 61, 7 * 60, 10**6])
-def test_the_block_size_changes_nothing(monkeypatch, block):
-    users, items = whole_numbers(4)
-    seen, _ = some_seen(3, 40, 60)
-    expected = exact_topk(users, items, 5, seen=seen)
-    monkeypatch.setattr(topk, "SCORES_PER_BLOCK", block)
-    for found, wanted in zip(exact_topk(users, items, 5, seen=seen), expected, strict=True):
-        torch.testing.assert_close(found, wanted)
+@pytest.mark.parametrize(
+    ("block", "tile", "room", "threads"), [(1, 8192, 10**8, 1), (7, 1, 10**8, 2), (512, 61, 1, 3), (40, 1024, 10**6, 2)]
+)
+@BOTH
+def test_blocks_tiles_and_threads_change_no_list(monkeypatch, block, tile, room, threads, precision):
+    rng = np.random.default_rng(4)
+    users, items = rng.normal(size=(40, 16)).astype(np.float32), rng.normal(size=(2500, 16)).astype(np.float32)
+    seen, _ = some_seen(3, 40, 2500)
+    expected = exact_topk(users, items, 50, seen=seen)
+    monkeypatch.setattr(topk, "USERS_PER_BLOCK", block)
+    monkeypatch.setattr(topk, "ITEMS_PER_TILE", tile)
+    monkeypatch.setattr(topk, "CANDIDATE_BYTES", room)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = exact_topk(users, items, 50, seen=seen, precision=precision)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found.items, expected.items)
+    assert torch.equal(found.scores, expected.scores)
+    torch.testing.assert_close(found.residual, expected.residual, rtol=0, atol=1e-5 if precision == "fp32" else 1e-2)
 
 
 def test_chosen_rows_come_as_asked_with_their_own_masks():
