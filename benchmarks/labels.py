@@ -110,7 +110,7 @@ def save_vectors(path: Path, rows: int, centres: np.ndarray, length: float, seed
 
 
 def memory(args: argparse.Namespace) -> dict:
-    """Label a slice in a fresh process for each precision; this one stays small, for a child's peak starts at ours."""
+    """Write one shard of labels in a fresh process for each precision; this one stays small, as peaks are inherited."""
     centres = np.random.default_rng(0).standard_normal((CLUSTERS, WIDE_DIM), np.float32)
     results = []
     with tempfile.TemporaryDirectory() as where:
@@ -134,14 +134,21 @@ def memory(args: argparse.Namespace) -> dict:
 def child(where: Path, args: argparse.Namespace) -> None:
     import torch
 
+    from recdistill.labels import Layout
+    from recdistill.shards import Share, write_shards
+    from recdistill.teachers import encoder_lister
     from recdistill.topk import exact_topk
+    from recdistill.types import quiet
 
     torch.set_num_threads(args.threads)
     users, items = (np.load(where / f"{side}.npy", mmap_mode="r") for side in ("users", "items"))
-    rows = np.linspace(0, len(users) - 1, args.users).astype(np.int64)
     exact_topk(users[:1], items[:2000], K, precision=args.precision)  # compiles
+    layout = Layout(num_users=len(users), num_items=len(items), depth=K, shard_users=args.users)
+    lister = encoder_lister(users, items, K, None, precision=args.precision)
+    out = where / args.precision
+    out.mkdir()
     wall, cpu = time.perf_counter(), time.process_time()
-    exact_topk(users, items, K, rows=rows, precision=args.precision)
+    write_shards(out, layout, lambda: lister, quiet, Share(1, layout.shards))  # the first shard of all
     result = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     print(json.dumps({**result, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 

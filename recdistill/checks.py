@@ -46,6 +46,8 @@ def labels_read(config: Config) -> Iterator[Finding]:
     if config.labels.candidates is not None and not _ranks(config):
         reason = f"has no effect: a teacher of kind {config.teacher.model.kind} is scored over the whole catalogue"
         yield ("labels", "candidates"), reason
+    if config.teacher.model.kind == "external" and "compute" in config.labels.model_fields_set:
+        yield ("labels", "compute"), "has no effect: an external teacher comes with its scores; leave it out"
 
 
 def labels_deep_enough(config: Config) -> Iterator[Finding]:
@@ -193,13 +195,14 @@ def tables_keep_meaning(config: Config) -> Iterator[Finding]:
             yield ("exec", "tables"), f"{layout} is another algorithm with {named} rowwise_adagrad: use adagrad or sgd"
 
 
-def dense_lr_used(config: Config) -> Iterator[Finding]:
-    """`dense_lr` is of what is not a table, which not every model has."""
+def dense_part_there(config: Config) -> Iterator[Finding]:
+    """`dense_lr` and `compute` are of what is not a table, which not every model has."""
     for at, model, train in _trained(config):
         plain = model.kind in ("mf", "lightgcn") or (model.kind == "two_tower" and not model.hidden)
-        if plain and "dense_lr" in train.model_fields_set:
-            reason = f"has no effect: a {model.kind} without hidden layers is all tables; leave it out"
-            yield (*at, "train", "dense_lr"), reason
+        for name in ("dense_lr", "compute"):
+            if plain and name in train.model_fields_set:
+                reason = f"has no effect: a {model.kind} without hidden layers is all tables; leave it out"
+                yield (*at, "train", name), reason
 
 
 def _trained(config: Config) -> Iterator[tuple[KeyPath, ModelSpec, TrainSpec]]:
@@ -226,5 +229,5 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     ranker_told,
     sequences_timed,
     tables_keep_meaning,
-    dense_lr_used,
+    dense_part_there,
 )

@@ -16,6 +16,7 @@ from recdistill.members import WEIGHTS, Ready, Voice, averaged, lined, lined_vec
 from recdistill.mixture import segments_of
 from recdistill.models.recipe import Teacher
 from recdistill.scoring import Scorer
+from recdistill.topk import Precision
 from recdistill.types import Dataset, Interactions
 
 
@@ -66,15 +67,17 @@ def speaker(
     seen: Interactions | None,
     fold: int | None = None,
     whole: bool = True,
+    compute: Precision = "fp32",
 ) -> Ready:
     """Return the trained models of `teacher` as one scorer.
 
     `sequences` is what they may read and `seen` what they may not recommend. If both are None each model has its own
     training interactions for both: then what it scores it did not learn from. `fold` asks those of one fold alone.
-    `whole` says that a mixture is over the whole catalogue, else over the items that are asked for.
+    `whole` says that a mixture is over the whole catalogue, else over the items that are asked for. `compute` is the
+    arithmetic of a ranker's products.
     """
     if len(recipe.members) == 1 and not teacher.folds and recipe.members[0].share.count(1.0) == len(recipe.edges) + 1:
-        return _alone(dataset, teacher, recipe, sequences)
+        return _alone(dataset, teacher, recipe, sequences, compute)
     segment = segments_of(np.diff(dataset.train.indptr), recipe.edges)
     share = np.array([member.share for member in recipe.members]).T
     scorers, size = list[Scorer](), 0
@@ -84,18 +87,20 @@ def speaker(
         voices = []
         for member in recipe.members:
             fitted = teacher.models[member.model * max(1, teacher.folds) + k]
-            one = ready(fitted.spec, fitted.artifact.path, data, reads, member.weights)
+            one = ready(fitted.spec, fitted.artifact.path, data, reads, member.weights, compute)
             voices.append(Voice(score=one.score, temperature=member.temperature, seen=taken))
             size += one.size
         scorers.append(together(voices, share, segment, whole=whole))
     return Ready(score=lined(averaged(scorers), recipe.scale, recipe.shift), size=size, vectors=None)
 
 
-def _alone(dataset: Dataset, teacher: Teacher, recipe: Recipe, sequences: Sequences | None) -> Ready:
+def _alone(
+    dataset: Dataset, teacher: Teacher, recipe: Recipe, sequences: Sequences | None, compute: Precision
+) -> Ready:
     """Return the one model, whose scores are its logits: nothing has to be mixed, so nothing has to be normalised."""
     fitted, member = teacher.models[recipe.members[0].model], recipe.members[0]
     reads = Sequences.of(dataset.train) if sequences is None else sequences
-    one = ready(fitted.spec, fitted.artifact.path, dataset, reads, member.weights)
+    one = ready(fitted.spec, fitted.artifact.path, dataset, reads, member.weights, compute)
     line = recipe.scale, recipe.shift
     sides = None if one.vectors is None else lined_vectors(*one.vectors, *line)
     return Ready(score=lined(one.score, *line), size=one.size, vectors=sides)

@@ -131,7 +131,7 @@ def _distributed(
     model = build(spec, dataset, Table, seed=settings.seed)
     heads = {name: task.loss for name, task in spec.tasks.items()} if isinstance(spec, RankerSpec) else {}
     return distribute(
-        Objective(model, loss=settings.loss, num_items=dataset.num_items, terms=terms, heads=heads),
+        Objective(model, loss=settings.loss, num_items=dataset.num_items, terms=terms, heads=heads, bf16=settings.compute == "bf16"),
         world,
         layout=layout,
         optimizer=settings.optimizer,

@@ -21,6 +21,7 @@ from recdistill.models.spec import Fitted
 from recdistill.scoring import vectors
 from recdistill.shards import Share, finish, write_shards
 from recdistill.teachers import Lister, encoder_lister, scored_lister
+from recdistill.topk import Precision
 from recdistill.types import Dataset, Interactions, Log
 
 
@@ -85,8 +86,8 @@ def teacher_lister(
     the training interactions too, each those that it did not learn from, and the lists say which fold that was.
     """
     choose = candidates(dataset, teacher, scratch, spec, sequences, seen)
-    made = ready_teacher(dataset, teacher, sequences, seen, whole=choose is None)
-    return lister_of(made, dataset, teacher, depth, seen, choose, rest)
+    made = ready_teacher(dataset, teacher, sequences, seen, whole=choose is None, compute=spec.compute)
+    return lister_of(made, dataset, teacher, depth, seen, choose, rest, spec.compute)
 
 
 def candidates(
@@ -111,12 +112,19 @@ def candidates(
 
 
 def ready_teacher(
-    dataset: Dataset, teacher: Teacher, sequences: Sequences, seen: Interactions | None, *, whole: bool
+    dataset: Dataset,
+    teacher: Teacher,
+    sequences: Sequences,
+    seen: Interactions | None,
+    *,
+    whole: bool,
+    compute: Precision,
 ) -> Ready:
     """Return a trained `teacher` that can score; `whole` says that a mixture is over the whole catalogue."""
+    how = {"whole": whole, "compute": compute}
     if teacher.folds and seen is None:  # out of fold: what each model may read, and not recommend, is what it knows
-        return speaker(dataset, teacher, read_recipe(teacher), sequences=None, seen=None, whole=whole)
-    return speaker(dataset, teacher, read_recipe(teacher), sequences=sequences, seen=seen, whole=whole)
+        return speaker(dataset, teacher, read_recipe(teacher), sequences=None, seen=None, **how)
+    return speaker(dataset, teacher, read_recipe(teacher), sequences=sequences, seen=seen, **how)
 
 
 def lister_of(
@@ -127,9 +135,10 @@ def lister_of(
     seen: Interactions | None,
     choose: Pool | None,
     rest: int = 0,
+    compute: Precision = "fp32",
 ) -> Lister:
     """Return the lists of `made`: from vectors if it has them, else from its scores."""
     if made.vectors is not None:
-        return encoder_lister(*made.vectors, depth, seen, rest=rest)
+        return encoder_lister(*made.vectors, depth, seen, rest=rest, precision=compute)
     lister = scored_lister(made.score, dataset.num_items, depth, seen=seen, choose=choose, rest=rest)
     return labelled_folds(lister, dataset, teacher.folds) if teacher.folds and seen is None else lister

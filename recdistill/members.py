@@ -22,7 +22,7 @@ from recdistill.mixture import Real
 from recdistill.models.build import ModelSpec, history_length
 from recdistill.models.ranker import Ranker
 from recdistill.scoring import Scorer, encoder_scorer, mask_seen, ranker_scorer, scaled, vectors
-from recdistill.topk import blocks
+from recdistill.topk import Precision, blocks
 from recdistill.types import Dataset, Float, Int, Interactions
 
 WEIGHTS = "weights.safetensors"
@@ -38,12 +38,24 @@ class Ready:
     vectors: tuple[Float, Float] | None  # of an encoder: their inner product is its score
 
 
-def ready(spec: ModelSpec, path: Path, dataset: Dataset, sequences: Sequences, weights: str = WEIGHTS) -> Ready:
-    """Load the model that was fitted to `dataset` at `path`; `sequences` is what it may read of the users."""
+def ready(
+    spec: ModelSpec,
+    path: Path,
+    dataset: Dataset,
+    sequences: Sequences,
+    weights: str = WEIGHTS,
+    compute: Precision = "fp32",
+) -> Ready:
+    """Load the model that was fitted to `dataset` at `path`; `sequences` is what it may read of the users.
+
+    A ranker's scores are computed in `compute`; an encoder's vectors are as they are.
+    """
     model, history = load(spec, dataset, path, weights), history_length(spec)
     if isinstance(model, Ranker):
         size = sum(p.numel() * p.element_size() for p in model.parameters())
-        return Ready(score=ranker_scorer(model, sequences, history, dataset.num_items), size=size, vectors=None)
+        dtype = torch.bfloat16 if compute == "bf16" else torch.float32
+        score = ranker_scorer(model, sequences, history, dataset.num_items, dtype)
+        return Ready(score=score, size=size, vectors=None)
     users, items = scaled(vectors(model, dataset, sequences, history), model.temperature)
     return Ready(score=encoder_scorer(users, items), size=users.nbytes + items.nbytes, vectors=(users, items))
 

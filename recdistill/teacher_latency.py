@@ -76,7 +76,7 @@ def main(path: Path) -> int:
     teacher = Teacher(models=tuple(map(restore, asked.models)), folds=asked.folds, recipe=recipe)
     spec = TypeAdapter(LabelsSpec).validate_python(asked.labels)
     choose = candidates(dataset, teacher, restore(asked.scratch), spec, sequences, dataset.train)
-    made = ready_teacher(dataset, teacher, sequences, dataset.train, whole=choose is None)
+    made = ready_teacher(dataset, teacher, sequences, dataset.train, whole=choose is None, compute=spec.compute)
     lister = lister_of(made, dataset, teacher, asked.k, dataset.train, choose)
     rng = np.random.Generator(np.random.Philox(3))
     times: list[float] = []

@@ -13,7 +13,7 @@ from recdistill.data.sequences import Sequences
 from recdistill.labels import Lister, Lists
 from recdistill.models.ranker import Ranker
 from recdistill.scoring import Chooser, Scorer, ranked, ranker_scorer
-from recdistill.topk import TopK, blocks, exact_topk
+from recdistill.topk import Precision, TopK, blocks, exact_topk
 from recdistill.types import Dataset, Float, Int, Interactions
 
 __all__ = ["Lister", "Lists", "chooser", "encoder_lister", "listed", "ranker_lister", "scored_lister", "together"]
@@ -21,7 +21,9 @@ __all__ = ["Lister", "Lists", "chooser", "encoder_lister", "listed", "ranker_lis
 USERS_AT_ONCE = 4096  # whose candidates are in memory together; what is said of a user does not depend on it
 
 
-def encoder_lister(users: Float, items: Float, depth: int, seen: Interactions | None, *, rest: int = 0) -> Lister:
+def encoder_lister(
+    users: Float, items: Float, depth: int, seen: Interactions | None, *, rest: int = 0, precision: Precision = "fp32"
+) -> Lister:
     """Return the lists of an encoder over the whole catalogue, from vectors whose inner product is its logit.
 
     users [U,D], items [I,D]; `rest` uniform samples a user of what is outside its list.
@@ -33,7 +35,7 @@ def encoder_lister(users: Float, items: Float, depth: int, seen: Interactions | 
         return torch.bmm(picked, torch.from_numpy(users[rows]).unsqueeze(2)).squeeze(2)
 
     def lister(rows: Int) -> Lists:
-        lists = listed(exact_topk(users, items, depth, seen=seen, rows=rows))
+        lists = listed(exact_topk(users, items, depth, seen=seen, rows=rows, precision=precision))
         return _with_rest(lists, score, rows, rest, len(items), seen) if rest else lists
 
     return lister

@@ -69,10 +69,12 @@ class Objective(nn.Module):
         num_items: int,
         terms: Sequence[ListTerm] = (),
         heads: Mapping[str, float] = MappingProxyType({}),
+        bf16: bool = False,
     ) -> None:
         super().__init__()
         self.model, self.loss, self.num_items, self.terms = model, loss, num_items, list(terms)
         self.heads = heads  # a ranker's further heads: name -> weight of its loss
+        self.bf16 = bf16  # products of dense layers are taken in bfloat16; weights and losses stay as they are
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses by name, each weighted and averaged over this rank's rows."""
@@ -87,11 +89,12 @@ class Objective(nn.Module):
         groups = [Group(batch.positives.unsqueeze(-1), own, places), Group(batch.negatives, own, places)]
         groups += [Group(c.items, listed) for c in lists]
         judged: list[Tensor] = []
-        if isinstance(self.model, Ranker) and self.heads:
-            judged = self.model.judge(users, past, groups)
-            positive, negatives, *scores = [logits[..., 0] for logits in judged]
-        else:
-            positive, negatives, *scores = self.model.score(users, past, groups)
+        with torch.autocast(users.device.type, torch.bfloat16, enabled=self.bf16):
+            if isinstance(self.model, Ranker) and self.heads:
+                judged = [logits.float() for logits in self.model.judge(users, past, groups)]
+                positive, negatives, *scores = [logits[..., 0] for logits in judged]
+            else:
+                positive, negatives, *scores = [score.float() for score in self.model.score(users, past, groups)]
         found = {"task": self._task(batch, wanted, positive[:, 0], negatives).sum() / batch.count}
         for i, (name, weight) in enumerate(self.heads.items(), start=1):
             each = losses.told(judged[0][:, 0, i], batch.tasks[name])

@@ -108,7 +108,7 @@ class Block(nn.Module):
         self.before, self.between = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.mix, self.out = nn.Linear(dim, 4 * dim), nn.Linear(dim, dim)
         # It starts as linear decay, steep in the first head and flat in the last (ALiBi, Press et al., ICLR 2022).
-        self.place = nn.Parameter(-torch.logspace(0, -2, heads)[:, None] * torch.arange(history))
+        self.place = nn.Parameter(-torch.logspace(0, -2, heads) * torch.arange(history)[:, None])
         self.age = nn.Parameter(torch.zeros(AGES, heads))
 
     def forward(self, x: Tensor, apart: Tensor, ages: Tensor | None, visible: Tensor) -> Tensor:
@@ -121,9 +121,10 @@ class Block(nn.Module):
         gate, *rest = self.mix(self.before(x)).chunk(4, dim=2)
         split = (batch, length, self.heads, dim // self.heads)
         value, query, key = (part.view(split).transpose(1, 2) for part in rest)
-        weights = query @ key.transpose(2, 3) / (dim // self.heads) ** 0.5 + self.place[:, apart]
+        bias = nn.functional.embedding(apart, self.place).unsqueeze(0)
         if ages is not None:
-            weights = weights + pick(self.age, ages).permute(0, 3, 1, 2)
+            bias = bias + nn.functional.embedding(ages, self.age)
+        weights = query @ key.transpose(2, 3) / (dim // self.heads) ** 0.5 + bias.permute(0, 3, 1, 2)
         weights = weights.masked_fill(~visible, FAR).softmax(3)
         found = (weights @ value).transpose(1, 2).reshape(batch, length, dim)
         return self.out(self.between(found) * nn.functional.silu(gate))

@@ -140,6 +140,8 @@ class TrainSpec(Spec):
     dense_lr: PositiveFloat = 1e-3
     """Of every other parameter (Adam)."""
     optimizer: Literal["rowwise_adagrad", "adagrad", "sgd"] = "rowwise_adagrad"
+    compute: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the dense layers' products; tables, losses and the optimizers' sums are float32 in both."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Of the table rows a step touches."""
     list_users: PositiveInt = 1024

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from recdistill.fit import fit
-from recdistill.models.spec import LightGCNSpec, MFSpec, RankerSpec, TrainSpec, TwoTowerSpec
+from recdistill.models.spec import LightGCNSpec, MFSpec, RankerSpec, SequenceSpec, TrainSpec, TwoTowerSpec
 from recdistill.types import Dataset, Interactions, quiet
 from recdistill.world import World
 
@@ -18,6 +18,7 @@ CASES = {
     "bpr": (MFSpec(dim=16, space="dot", temperature=1.0), TrainSpec(**TRAIN, loss="bpr", negatives=8)),
     "softmax": (TwoTowerSpec(dim=16, history=10, hidden=(32,)), TrainSpec(**TRAIN, negatives=100)),
     "lightgcn": (LightGCNSpec(dim=16), TrainSpec(**TRAIN, negatives=100)),
+    "sequence": (SequenceSpec(dim=16, history=10), TrainSpec(**TRAIN | {"batch": 200}, negatives=500)),
     "ranker": (RankerSpec(dim=16, history=10, hidden=(32,)), TrainSpec(**TRAIN, negatives=8)),
 }
 

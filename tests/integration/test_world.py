@@ -88,6 +88,22 @@ def test_two_processes_draw_the_curves_of_one(tiny, done, config, layout):
     assert json.loads((student / "manifest.json").read_text())["env"]["processes"] == "2"
 
 
+def test_two_processes_that_hold_windows_of_unlike_lengths_draw_the_curve_of_one(tiny):
+    model = {"kind": "sequence", "dim": 8, "history": 8}
+    teacher = {"model": model, "train": {"epochs": 3, "batch": 64, "negatives": 64}}
+    config = tiny.config("windows", registry=None, features=None, teacher=teacher)
+    points = []
+    for processes, layout in ((1, "auto"), (2, "row_wise")):
+        store = f"windows/{processes}"
+        words = ("run", config, "--json", "--until", "teacher", "--set", f"exec.store={store}")
+        process = tiny(*words, "--set", f"exec.tables={layout}", processes=processes)
+        assert process.returncode == 0, process.stdout + process.stderr
+        stages = {row["stage"]: row for row in json.loads(process.stdout)["stages"]}
+        points.append(json.loads((tiny.at("fit", stages["teacher"], store) / "curve.json").read_text()))
+    assert_same_curves({"teacher": points[0]}, {"teacher": points[1]})
+    assert points[0][0]["task"] > points[0][-1]["task"]
+
+
 def test_what_two_processes_began_one_goes_on_with(tiny, done, config):
     """The student's second checkpoint is the last thing its two processes leave; one process ends the run."""
     store = "two/left"

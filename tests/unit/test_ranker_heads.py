@@ -123,3 +123,19 @@ def test_a_trained_head_tells_what_was_planted(tmp_path):
     with torch.no_grad():
         chance = torch.sigmoid(model.judge(torch.arange(people), past, [Group(torch.arange(things))])[0][..., 1])
     assert chance[:, 1::2].min() > 0.5 > chance[:, ::2].max()
+
+
+def test_bfloat16_products_leave_losses_and_gradients_as_they_are_within_its_rounding():
+    found = {}
+    for bf16 in (False, True):
+        model = ranker(tasks=(0.0,))
+        losses = Objective(model, loss="softmax", num_items=ITEMS, heads={"liked": 1.0}, bf16=bf16)(
+            batch(liked=[1.0, 0.0, 1.0])
+        )
+        assert all(value.dtype == torch.float32 for value in losses.values())
+        sum(losses.values()).backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        found[bf16] = torch.stack(list(losses.values())).detach(), gradient
+    torch.testing.assert_close(found[True][0], found[False][0], rtol=0.02, atol=0.02)
+    assert torch.nn.functional.cosine_similarity(found[True][1], found[False][1], dim=0) > 0.999
+    assert not torch.equal(found[True][1], found[False][1])

@@ -78,7 +78,7 @@ def by_hand(made, items, seconds):
                 seen = [j for j in range(i + 1) if items[j] >= 0]
                 for j in seen:
                     bucket = int(2 * math.log2(1 + seconds[i] - seconds[j]))
-                    bias = float(block.place[head, i - j]) + float(block.age[bucket, head])
+                    bias = float(block.place[i - j, head]) + float(block.age[bucket, head])
                     weights.append(query[mine] @ mixed[j][3][mine] / math.sqrt(DIM / HEADS) + bias)
                 share = np.exp(np.array(weights) - max(weights))
                 heads.append(sum(s * mixed[j][1][mine] for j, s in zip(seen, share / share.sum(), strict=True)))
