@@ -180,8 +180,9 @@ def ranker_told(config: Config) -> Iterator[Finding]:
 
 def sequences_timed(config: Config) -> Iterator[Finding]:
     """What comes next can be learned only from what came first."""
-    if config.teacher.model.kind == "sequence" and config.log.time is None:
-        yield ("log", "time"), "required by teacher.model.kind sequence: name the column, or use another teacher"
+    for at, model, _ in _trained(config):
+        if model.kind == "sequence" and config.log.time is None:
+            yield (*at, "model", "kind"), "a sequence needs times: name their column in log.time, or use another model"
 
 
 def tables_keep_meaning(config: Config) -> Iterator[Finding]:

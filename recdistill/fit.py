@@ -130,8 +130,9 @@ def _distributed(
 ) -> Distributed:
     model = build(spec, dataset, Table, seed=settings.seed)
     heads = {name: task.loss for name, task in spec.tasks.items()} if isinstance(spec, RankerSpec) else {}
+    bf16 = settings.compute == "bf16"
     return distribute(
-        Objective(model, loss=settings.loss, num_items=dataset.num_items, terms=terms, heads=heads, bf16=settings.compute == "bf16"),
+        Objective(model, loss=settings.loss, num_items=dataset.num_items, terms=terms, heads=heads, bf16=bf16),
         world,
         layout=layout,
         optimizer=settings.optimizer,

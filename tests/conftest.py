@@ -119,7 +119,7 @@ class Tiny:
     home: Path
 
     def __call__(
-        self, *words: str, processes: int = 1, kill: str | None = None, timeout: int = 120
+        self, *words: str, processes: int = 1, kill: str | None = None, timeout: int = 280
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on `processes`; with `kill`, end it before it renames something to a name that matches."""
         head = [sys.executable]

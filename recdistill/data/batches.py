@@ -88,15 +88,8 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
             past, wanted = sampler.sequences.window(stop, users, sampler.history)
             past = cut(_hide(past, sampler.item_dropout, generator), mine)
             positive, count = wanted[mine], int((wanted >= 0).sum())
-        if sampler.own_negatives:
-            drawn = torch.randint(sampler.num_items, (len(users), sampler.negatives), generator=generator)
-            negatives = reject(users, drawn, keys, sampler.num_items, generator)[mine]
-        elif sampler.negatives >= sampler.num_items:
-            negatives = torch.arange(sampler.num_items)
-        else:
-            negatives = torch.randint(sampler.num_items, (sampler.negatives,), generator=generator)
-        list_users = torch.zeros(0, dtype=torch.int64)
-        candidates: Mapping[str, Candidates] = {}
+        negatives = _negatives(sampler, users, keys, generator)
+        list_users, candidates = torch.zeros(0, dtype=torch.int64), dict[str, Candidates]()
         if sampler.labels is not None and sampler.drawer is not None:
             chosen = listed[take(2, step, sampler.list_users, len(listed))]
             items, scores = sampler.labels.take(chosen.numpy())
@@ -107,7 +100,7 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
         return Batch(
             users=users[mine].to(world.device),
             positives=positive.to(world.device),
-            negatives=negatives.to(world.device),
+            negatives=(negatives[mine] if sampler.own_negatives else negatives).to(world.device),
             past=past.to(world.device),
             count=count / world.size,
             tasks={name: told[rows[mine]].to(world.device) for name, told in sampler.tasks.items()},
@@ -117,6 +110,16 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
         )
 
     return batch
+
+
+def _negatives(sampler: Sampler, users: Tensor, keys: Tensor, generator: Generator) -> Tensor:
+    """Return the negatives of each of `users` [B,N], or those that the batch shares [N]."""
+    if sampler.own_negatives:
+        drawn = torch.randint(sampler.num_items, (len(users), sampler.negatives), generator=generator)
+        return reject(users, drawn, keys, sampler.num_items, generator)
+    if sampler.negatives >= sampler.num_items:
+        return torch.arange(sampler.num_items)
+    return torch.randint(sampler.num_items, (sampler.negatives,), generator=generator)
 
 
 def reject(users: Tensor, items: Tensor, keys: Tensor, num_items: int, generator: Generator) -> Tensor:

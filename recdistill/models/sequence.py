@@ -11,14 +11,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from recdistill.models.clock import SECOND
 from recdistill.models.encoders import Group, hidden, single, unit
+from recdistill.models.reading import Reading
 from recdistill.models.tables import TableFactory
 from recdistill.types import Past, Space
 
-AGES = 64  # buckets of the time between two items: two an octave of 1 + seconds, up to 136 years
 SIZE = 0.1  # of a state's numbers, about that of a new row of the user table, which is added to them
-FAR = -1e9  # a weight of nothing; unlike -inf it leaves no NaN where there is nothing to attend to
 
 
 class SequenceEncoder(nn.Module):
@@ -46,8 +44,7 @@ class SequenceEncoder(nn.Module):
         self.id_dropout = id_dropout
         self.user = table("user", num_users, dim)
         self.item = table("item", num_items, dim)
-        self.first, self.last = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.blocks = nn.ModuleList(Block(dim, heads, history) for _ in range(layers))
+        self.reading = Reading(dim, layers, heads, history)
 
     def states(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the state after each place of `past` [B,L], what `users` [B] add to it, and vectors of `items` [n].
@@ -59,15 +56,8 @@ class SequenceEncoder(nn.Module):
             users = users.masked_fill(hidden(users, past.items, self.id_dropout), -1)
         rows = self.item(*single(torch.cat([items, past.items.reshape(-1)])))
         found, x = rows.split([len(items), past.items.numel()])
-        there = past.items >= 0
-        x = self.first(x.view(*past.items.shape, rows.shape[1]))
-        at = torch.arange(there.shape[1], device=there.device)
-        apart = at.unsqueeze(1) - at
-        visible = (apart >= 0) & there[:, None, None, :]
-        ages = None if past.times is None else between(past.times)
-        for block in self.blocks:
-            x = x + block(x, apart.clamp(min=0), ages, visible)
-        return SIZE * self.last(x) * (there.cumsum(1) > 0).unsqueeze(2), self.user(*single(users)), found
+        states = self.reading(x.view(*past.items.shape, rows.shape[1]), past)
+        return SIZE * states, self.user(*single(users)), found
 
     def vectors(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors of `users` [B] (-1: unknown) with their `past` and of `items` [n] (-1: none)."""
@@ -97,43 +87,6 @@ class SequenceEncoder(nn.Module):
                 vectors = pick(found, group.items)
             scores.append(_products(states[group.rows], vectors, group.places))
         return scores
-
-
-class Block(nn.Module):
-    """One layer of attention to the past, and a gate on what it finds."""
-
-    def __init__(self, dim: int, heads: int, history: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.before, self.between = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.mix, self.out = nn.Linear(dim, 4 * dim), nn.Linear(dim, dim)
-        # It starts as linear decay, steep in the first head and flat in the last (ALiBi, Press et al., ICLR 2022).
-        self.place = nn.Parameter(-torch.logspace(0, -2, heads) * torch.arange(history)[:, None])
-        self.age = nn.Parameter(torch.zeros(AGES, heads))
-
-    def forward(self, x: Tensor, apart: Tensor, ages: Tensor | None, visible: Tensor) -> Tensor:
-        """Return what is added to `x` [B,L,D].
-
-        apart [L,L] is how many places back each one lies, ages [B,L,L] the bucket of the time between, visible
-        [B,1,L,L] what each place may read.
-        """
-        batch, length, dim = x.shape
-        gate, *rest = self.mix(self.before(x)).chunk(4, dim=2)
-        split = (batch, length, self.heads, dim // self.heads)
-        value, query, key = (part.view(split).transpose(1, 2) for part in rest)
-        bias = nn.functional.embedding(apart, self.place).unsqueeze(0)
-        if ages is not None:
-            bias = bias + nn.functional.embedding(ages, self.age)
-        weights = query @ key.transpose(2, 3) / (dim // self.heads) ** 0.5 + bias.permute(0, 3, 1, 2)
-        weights = weights.masked_fill(~visible, FAR).softmax(3)
-        found = (weights @ value).transpose(1, 2).reshape(batch, length, dim)
-        return self.out(self.between(found) * nn.functional.silu(gate))
-
-
-def between(times: Tensor) -> Tensor:
-    """Return the bucket of the time from each place to each other one before it, [B,L,L] in [0,AGES)."""
-    apart = (times.unsqueeze(2) - times.unsqueeze(1)).clamp(min=0).double() / SECOND
-    return (2 * torch.log2(1 + apart)).long().clamp(max=AGES - 1)
 
 
 def pick(rows: Tensor, wanted: Tensor) -> Tensor:

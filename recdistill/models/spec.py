@@ -107,6 +107,8 @@ class RankerSpec(Spec):
     history: PositiveInt = 50
     heads: PositiveInt = 4
     """Of the attention over the history; they divide `dim`."""
+    layers: Annotated[int, Field(ge=0)] = 1
+    """Of self-attention over the history, whose last state is a part of what is known of the user."""
     time: bool = True
     """Read the time of the history where the log has it: hour, weekday, date, pace, and the age of each past item."""
     tasks: dict[str, TaskSpec] = Field(default_factory=dict)

@@ -43,7 +43,7 @@ def test_time_and_heads_are_taken(file):
 @pytest.mark.parametrize(
     ("sets", "said"),
     [
-        (["log.weight=null"], "7:13: teacher.model.tasks.liked: the log does not say it: name the column in log.weight"),
+        (["log.weight=null"], "7:13: teacher.model.tasks.liked: the log does not say it: name the column in log.weigh"),
         (["log.event=null", "log.events=null"], "tasks.bought: the log does not say it: name the column in log.event"),
         (["log.events=[view]"], "tasks.bought: log.events leaves out every 'buy': add it there"),
         (["log.time=null", "split.kind=user_random"], "6:5: teacher.model.time: has no effect: the log has no times"),

@@ -100,6 +100,15 @@ def test_what_may_be_said(file: Path, sets: list[str]) -> None:
             [f"teacher.recipe={{kind: self, terms: [{TERM.replace('k: 10', 'k: 60')}]}}"],
             "teacher.recipe.terms.0.draw.0.k: 60 is beyond the teacher's lists, 50 deep",
         ),
+        (
+            ["teacher.model={kind: sequence, dim: 8}", "log.time=null", "split.kind=user_random"],
+            "teacher.model.kind: a sequence needs times: name their column in log.time",
+        ),
+        (
+            [f"teacher.recipe={{kind: pool, members: [{MEMBER.replace('mf', 'sequence')}]}}", "log.time=null"],
+            "teacher.recipe.members.0.model.kind: a sequence needs times",
+        ),
+        (["teacher.model={kind: sequence, dim: 8, heads: 3}"], "heads must divide dim: 3 does not divide 8"),
         ([LUCE, "labels.calibration=platt"], "labels.calibration: has no effect: every term reads the order"),
         (
             [f"teacher.recipe={{kind: self, terms: [{TERM.replace('softmax_kl', 'soft_bce')}]}}"],

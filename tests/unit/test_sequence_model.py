@@ -13,7 +13,8 @@ from recdistill.data.batches import Sampler, make_batches
 from recdistill.data.sequences import Sequences
 from recdistill.distill.terms import Objective
 from recdistill.models.encoders import Group, hidden
-from recdistill.models.sequence import SequenceEncoder, between
+from recdistill.models.reading import between
+from recdistill.models.sequence import SequenceEncoder
 from recdistill.models.tables import PlainTable
 from recdistill.types import Batch, Interactions, Past
 from recdistill.world import World
@@ -66,8 +67,8 @@ def linear(x, layer):
 def by_hand(made, items, seconds):
     """Return the states of one history [L] in float64, place by place and head by head."""
     table = made.item.weight.double().numpy()
-    x = [norm(table[item] if item >= 0 else np.zeros(DIM), made.first) for item in items]
-    for block in made.blocks:
+    x = [norm(table[item] if item >= 0 else np.zeros(DIM), made.reading.first) for item in items]
+    for block in made.reading.blocks:
         mixed = [np.split(linear(norm(row, block.before), block.mix), 4) for row in x]
         added = []
         for i, (gate, _, query, _) in enumerate(mixed):
@@ -85,7 +86,7 @@ def by_hand(made, items, seconds):
             silu = gate / (1 + np.exp(-gate))
             added.append(linear(norm(np.concatenate(heads), block.between) * silu, block.out))
         x = [row + more for row, more in zip(x, added, strict=True)]
-    return np.stack([0.1 * norm(row, made.last) for row in x])
+    return np.stack([0.1 * norm(row, made.reading.last) for row in x])
 
 
 @pytest.mark.parametrize("items", [[1, 2, 3, 12, 5], [1, -1, 3, 12, -1]], ids=["whole", "hidden"])
