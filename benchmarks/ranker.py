@@ -59,7 +59,6 @@ def make(args: argparse.Namespace):
         hidden=args.hidden,
         heads=4,
         history=HISTORY,
-        layers=1,
     )
     for side in (model.user, model.item):
         torch.nn.init.normal_(side.table.weight, std=0.3)
@@ -75,7 +74,7 @@ def naive(model, users, past, items):
     dim, heads = model.dim, model.heads
     entity = model.item.assemble(model.item.table(*model.item.bags(items)), items)
     before = torch.nn.functional.embedding(past.items, model.item.table.weight)
-    c, p = model.thing(entity), model.people(users, past, before)
+    c, p = model.thing(entity), model.people(users, past)
     query = model.query(entity[:, :dim]).view(-1, heads, 1, dim // heads)
     key, value = (x.view(len(users), -1, heads, dim // heads).transpose(1, 2) for x in (model.key(before), before))
     weights = (query @ key.transpose(2, 3)) / (dim // heads) ** 0.5 + model.leaning(past).unsqueeze(2)

@@ -159,7 +159,7 @@ def losses_scored(config: Config) -> Iterator[Finding]:
 def heads_divide(config: Config) -> Iterator[Finding]:
     """Attention cuts a vector into heads of one width."""
     for at, model, _ in _trained(config):
-        if model.kind == "ranker" and model.dim % model.heads:
+        if model.kind in ("ranker", "sequence") and model.dim % model.heads:
             yield (*at, "model", "heads"), f"{model.heads} heads do not divide dim, which is {model.dim}"
 
 

@@ -123,6 +123,12 @@ def unit(vectors: Tensor, space: Space) -> Tensor:
     return nn.functional.normalize(vectors, dim=-1, eps=1e-9) if space == "cosine" else vectors
 
 
+def pick(rows: Tensor, wanted: Tensor) -> Tensor:
+    """Return `rows[wanted]`, zeros for -1; its gradient adds up in one order, unlike that of plain indexing."""
+    found = nn.functional.embedding(wanted.clamp(min=0), rows)
+    return found * (wanted >= 0).unsqueeze(-1)
+
+
 def single(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return bags of one row each, an empty bag for -1: the number of bags is fixed, as row-wise sharding needs."""
     known = rows >= 0

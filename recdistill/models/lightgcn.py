@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recdistill.models.encoders import Group, score_by_vectors, unit
+from recdistill.models.encoders import Group, pick, score_by_vectors, unit
 from recdistill.models.tables import TableFactory
 from recdistill.types import Interactions, Past, Space
 
@@ -57,7 +57,7 @@ class LightGCN(nn.Module):
     def vectors(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return the vectors of `users` [B] (-1: unknown, zeros) and `items` [n] (-1: none, zeros): [B,D], [n,D]."""
         every_user, every_item = self.smoothed()
-        return _pick(every_user, users), _pick(every_item, items)
+        return pick(every_user, users), pick(every_item, items)
 
     def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
         """Return the scores of each group, [rows,K]; users [B]. The graph is walked once for all of them."""
@@ -132,9 +132,3 @@ class _Smooth(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:  # pyrefly: ignore
         return ctx.transposed @ gradients[0].contiguous(), None, None
-
-
-def _pick(rows: Tensor, wanted: Tensor) -> Tensor:
-    """Return `rows[wanted]`, zeros for -1; its gradient adds up in one order, unlike that of plain indexing."""
-    found = nn.functional.embedding(wanted.clamp(min=0), rows)
-    return found * (wanted >= 0).unsqueeze(1)

@@ -44,7 +44,7 @@ class PairScorer:
     def __call__(self, users: Tensor, past: Past, items: Tensor | None) -> Tensor:
         """Return the scores of `items` [B,K], of the whole catalogue if None, for `users` [B]: [B,K]."""
         before = self.identity[past.items.clamp(min=0)] * (past.items >= 0).unsqueeze(2)
-        person, values = self.model.people(users, past, before), before.to(self.dtype)
+        person, values = self.model.people(users, past), before.to(self.dtype)
         keys, lean = self.model.key(before).to(self.dtype), self.model.leaning(past).to(self.dtype)
         width = self.num_items if items is None else items.shape[1]
         scores = torch.empty(len(users), width)

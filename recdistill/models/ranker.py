@@ -16,7 +16,6 @@ from recdistill.data.sequences import cut
 from recdistill.models.clock import AGES, MOMENT, Clock, ages, moment
 from recdistill.models.encoders import Group
 from recdistill.models.fields import Fields
-from recdistill.models.reading import Reading
 from recdistill.models.tables import TableFactory
 from recdistill.types import Features, Past
 
@@ -51,15 +50,13 @@ class Ranker(nn.Module):
         hidden: Sequence[int],
         heads: int,
         history: int,
-        layers: int,
         tasks: Sequence[float] = (),
     ) -> None:
         super().__init__()
         self.user = Fields(table, "user", num_users, user_features, dim)
         self.item = Fields(table, "item", num_items, item_features, dim)
         self.dim, self.heads, self.tasks, self.clock = dim, heads, tuple(tasks), clock
-        self.reading = Reading(dim, layers, heads, history) if layers else None
-        self.person = nn.Linear(self.user.size + (MOMENT if clock else 0) + (dim if layers else 0), dim)
+        self.person = nn.Linear(self.user.size + (MOMENT if clock else 0), dim)
         self.thing = nn.Linear(self.item.size, dim)
         # What came last matters by its place, whatever it is: a learned bias a head and place, the latest last. It
         # starts as linear decay, steep in the first head and flat in the last (ALiBi, Press et al., ICLR 2022).
@@ -112,7 +109,7 @@ class Ranker(nn.Module):
         candidate = _pick(self.thing(entity), here).view(batch, k, self.dim)
         before = _pick(identity, there).view(batch, -1, self.dim)
         attended = self._attend(_pick(identity, here).view(batch, k, self.dim), before, past)
-        person = self.people(users, past, before).unsqueeze(1).expand(-1, k, -1)
+        person = self.people(users, past).unsqueeze(1).expand(-1, k, -1)
         x0 = torch.cat([person, candidate, attended, person * candidate, attended * candidate], dim=2)
         x = x0
         for cross in self.crosses:
@@ -122,15 +119,12 @@ class Ranker(nn.Module):
             deep = torch.relu(layer(deep))
         return self.head(torch.cat([x, deep], dim=2))
 
-    def people(self, users: Tensor, past: Past, before: Tensor) -> Tensor:
-        """Return what is known of `users` [B] before any candidate is, [B,D]; `before` [B,L,D] are the items of `past`."""
-        parts = [self.user.assemble(self.user.table(*self.user.bags(users)), users)]
+    def people(self, users: Tensor, past: Past) -> Tensor:
+        """Return what is known of `users` [B] and their moment before any candidate is: [B,D]."""
+        fields = self.user.assemble(self.user.table(*self.user.bags(users)), users)
         if self.clock is not None:
-            parts.append(moment(past, self.clock))
-        if self.reading is not None:
-            read = self.reading(before, past if self.clock is not None else Past(items=past.items))
-            parts.append(read[:, -1] if read.shape[1] else read.sum(1))
-        return self.person(torch.cat(parts, dim=1))
+            fields = torch.cat([fields, moment(past, self.clock)], dim=1)
+        return self.person(fields)
 
     def leaning(self, past: Past) -> Tensor:
         """Return what is added to the attention of each head to each place of the past, -1e9 to none: [B,H,L]."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from recdistill.models.encoders import Group, hidden, single, unit
+from recdistill.models.encoders import Group, hidden, pick, single, unit
 from recdistill.models.reading import Reading
 from recdistill.models.tables import TableFactory
 from recdistill.types import Past, Space
@@ -87,12 +87,6 @@ class SequenceEncoder(nn.Module):
                 vectors = pick(found, group.items)
             scores.append(_products(states[group.rows], vectors, group.places))
         return scores
-
-
-def pick(rows: Tensor, wanted: Tensor) -> Tensor:
-    """Return `rows[wanted]`, zeros for -1; its gradient adds up in one order, unlike that of plain indexing."""
-    found = nn.functional.embedding(wanted.clamp(min=0), rows)
-    return found * (wanted >= 0).unsqueeze(-1)
 
 
 def _latest(states: Tensor) -> Tensor:

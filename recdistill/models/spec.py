@@ -71,12 +71,6 @@ class SequenceSpec(Spec):
     space: Literal["cosine", "dot"] = "cosine"
     temperature: PositiveFloat = 0.2
 
-    @model_validator(mode="after")
-    def _heads_divide(self) -> SequenceSpec:
-        if self.dim % self.heads:
-            raise ValueError(f"heads must divide dim: {self.heads} does not divide {self.dim}")
-        return self
-
 
 class TaskSpec(Spec):
     """A further head of the ranker: the chance that an interaction is of one event, or of at least some weight."""
@@ -107,8 +101,6 @@ class RankerSpec(Spec):
     history: PositiveInt = 50
     heads: PositiveInt = 4
     """Of the attention over the history; they divide `dim`."""
-    layers: Annotated[int, Field(ge=0)] = 1
-    """Of self-attention over the history, whose last state is a part of what is known of the user."""
     time: bool = True
     """Read the time of the history where the log has it: hour, weekday, date, pace, and the age of each past item."""
     tasks: dict[str, TaskSpec] = Field(default_factory=dict)

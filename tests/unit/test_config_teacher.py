@@ -26,6 +26,7 @@ report: {k: [10]}
 TERM = "{kind: list, weight: 1, draw: [{kind: top, k: 10}], loss: {kind: softmax_kl}}"
 MEMBER = "{model: {kind: mf, dim: 8}, train: {epochs: 2}}"
 BCE = "distill.0.loss={kind: soft_bce}"
+NO_TIME = "split.kind=user_random"
 LUCE = "distill.0.loss={kind: plackett_luce}"
 EXTERNAL = ["teacher.model={kind: external, path: x, space: %s}", "teacher.train=null"]
 
@@ -101,14 +102,17 @@ def test_what_may_be_said(file: Path, sets: list[str]) -> None:
             "teacher.recipe.terms.0.draw.0.k: 60 is beyond the teacher's lists, 50 deep",
         ),
         (
-            ["teacher.model={kind: sequence, dim: 8}", "log.time=null", "split.kind=user_random"],
+            ["teacher.model={kind: sequence, dim: 8}", "log.time=null", NO_TIME],
             "teacher.model.kind: a sequence needs times: name their column in log.time",
         ),
         (
-            [f"teacher.recipe={{kind: pool, members: [{MEMBER.replace('mf', 'sequence')}]}}", "log.time=null"],
+            [f"teacher.recipe={{kind: pool, members: [{MEMBER.replace('mf', 'sequence')}]}}", "log.time=null", NO_TIME],
             "teacher.recipe.members.0.model.kind: a sequence needs times",
         ),
-        (["teacher.model={kind: sequence, dim: 8, heads: 3}"], "heads must divide dim: 3 does not divide 8"),
+        (
+            ["teacher.model={kind: sequence, dim: 8, heads: 3}"],
+            "teacher.model.heads: 3 heads do not divide dim, which is 8",
+        ),
         ([LUCE, "labels.calibration=platt"], "labels.calibration: has no effect: every term reads the order"),
         (
             [f"teacher.recipe={{kind: self, terms: [{TERM.replace('softmax_kl', 'soft_bce')}]}}"],

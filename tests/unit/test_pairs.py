@@ -23,7 +23,7 @@ PAST = Past(
 
 
 def ranker(**settings):
-    shape = {"cross_layers": 2, "cross_rank": 3, "hidden": (16, 8), "clock": Clock(10.0, 100.0), "layers": 1} | settings
+    shape = {"cross_layers": 2, "cross_rank": 3, "hidden": (16, 8), "clock": Clock(10.0, 100.0)} | settings
     sizes = {"num_users": USERS, "num_items": ITEMS, "dim": DIM, "heads": 2, "history": LENGTH}
     model = Ranker(PlainTable, **sizes, user_features=Features(), item_features=ITEM_FEATURES, **shape)
     generator = torch.Generator().manual_seed(0)
@@ -48,8 +48,6 @@ def slowly(model, items):
         {"cross_layers": 3},
         {"hidden": (16,)},
         {"clock": None},
-        {"layers": 0},
-        {"layers": 2, "clock": None},
         {"tasks": (0.0, 0.7)},
         {"tasks": (0.5,), "cross_layers": 1},
         {"tasks": (0.5,), "cross_layers": 0},

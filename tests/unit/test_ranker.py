@@ -43,7 +43,7 @@ def filled(module):
 
 def ranker(user_features=USER_FEATURES, item_features=ITEM_FEATURES, **settings):
     sizes = {"num_users": USERS, "num_items": ITEMS, "dim": DIM, "heads": 2, "history": LENGTH}
-    shape = {"cross_layers": 2, "cross_rank": 5, "hidden": (16,), "clock": None, "layers": 1} | settings
+    shape = {"cross_layers": 2, "cross_rank": 5, "hidden": (16,), "clock": None} | settings
     return filled(Ranker(PlainTable, **sizes, user_features=user_features, item_features=item_features, **shape))
 
 

@@ -29,7 +29,7 @@ EVERY = [Group(torch.arange(ITEMS))]
 
 def ranker(clock=CLOCK, tasks=()):
     sizes = {"num_users": USERS, "num_items": ITEMS, "dim": 8, "heads": 2, "history": LENGTH}
-    shape = {"cross_layers": 1, "cross_rank": 4, "hidden": (8,), "layers": 1, "user_features": Features()}
+    shape = {"cross_layers": 1, "cross_rank": 4, "hidden": (8,), "user_features": Features()}
     model = Ranker(PlainTable, **sizes, **shape, item_features=Features(), clock=clock, tasks=tasks)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
