@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recdistill.data.order import mixed
 from recdistill.types import Interactions, Past
 
 
@@ -16,8 +17,9 @@ from recdistill.types import Interactions, Past
 class Sequences:
     """A user's training items in the order a model may read them; `times` says whether that order is time's.
 
-    A log without times has no before. There, a history is the user's other items, in an order shuffled once: the
-    stored order is that of item rows, which says something of the items and nothing of the user.
+    What was taken at one moment stands in an order of no meaning: the stored one is that of item rows, which says
+    something of the items and nothing of the user. A log without times has no before at all. There, a history is the
+    user's other items, in such an order.
     """
 
     indptr: Tensor  # [U+1]
@@ -29,19 +31,17 @@ class Sequences:
     @classmethod
     def of(cls, train: Interactions) -> Sequences:
         """Return the histories of `train`."""
-        users = train.users()
-        order = np.arange(len(train))
-        if train.times is None:
-            noise = np.random.Generator(np.random.Philox(7)).random(len(train))
-            order = np.lexsort((noise, users))
+        users, items = train.users(), np.array(train.items)
+        when = np.zeros_like(users) if train.times is None else np.array(train.times)
+        order = np.lexsort((mixed(users, items), when, users))
         place = np.empty(len(train), dtype=np.int64)
         place[order] = np.arange(len(train))
         return cls(
             indptr=torch.from_numpy(np.array(train.indptr)),
-            items=torch.from_numpy(np.array(train.items)[order]),
+            items=torch.from_numpy(items[order]),
             place=torch.from_numpy(place),
             owner=torch.from_numpy(users),
-            times=None if train.times is None else torch.from_numpy(np.array(train.times)),
+            times=None if train.times is None else torch.from_numpy(when[order]),
         )
 
     @property
@@ -51,8 +51,7 @@ class Sequences:
     def before(self, rows: Tensor, length: int) -> Past:
         """Return what a model may know at each interaction `rows` [B] of the log, `length` items of it.
 
-        With times the items before it, the latest last (at one moment, those of smaller rows); without, the user's
-        other items. Never the item itself.
+        With times the items before it, the latest last; without, the user's other items. Never the item itself.
         """
         at = self.place[rows].unsqueeze(1)
         start = self.indptr[self.owner[self.place[rows]]].unsqueeze(1)

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from recdistill.data.lint import Finding, Rows, lint, refused
 from recdistill.data.log import PARTS
+from recdistill.data.order import mixed
 from recdistill.errors import DataError
 from recdistill.spec import Spec
 from recdistill.store import write_text
@@ -158,10 +159,10 @@ def assign(log: pl.DataFrame, spec: SplitSpec) -> pl.Series:
         case GlobalTime():
             codes = _by_time(_times(log, spec.kind), spec.valid_fraction, spec.test_fraction)
         case UserChronological():
-            order = np.lexsort((_mix(user, item), _times(log, spec.kind), user))
+            order = np.lexsort((mixed(user, item), _times(log, spec.kind), user))
             codes = _last(user, order, *held_out(counts, spec.valid_fraction, spec.test_fraction))
         case LeaveLast():
-            order = np.lexsort((_mix(user, item), _times(log, spec.kind), user))
+            order = np.lexsort((mixed(user, item), _times(log, spec.kind), user))
             one = (counts >= 3).astype(np.int64)
             codes = _last(user, order, one, one)
         case UserRandom():
@@ -222,11 +223,3 @@ def _times(log: pl.DataFrame, kind: str) -> Int:
         fix = "set log.time to the column of times, or split.kind: user_random"
         raise DataError(f"split.kind {kind} needs times, and the log has none", where="split", fix=fix)
     return log["time"].to_numpy()
-
-
-def _mix(user: Int, item: Int) -> Int:
-    """Return a hash of each (user, item) that breaks ties in time: to break them by id would leak the order of ids."""
-    x = user.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + item.astype(np.uint64)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
-    return (x ^ (x >> np.uint64(31))).view(np.int64)

@@ -62,7 +62,7 @@ class Ranker(nn.Module):
         # starts as linear decay, steep in the first head and flat in the last (ALiBi, Press et al., ICLR 2022).
         back = torch.arange(history - 1, -1, -1.0)
         self.recency = nn.Parameter(-torch.logspace(0, -2, heads)[:, None] * back)
-        self.age = nn.Parameter(torch.zeros(heads, AGES)) if clock else None
+        self.age = nn.Parameter(torch.zeros(AGES, heads)) if clock else None
         self.query, self.key = nn.Linear(dim, dim, bias=False), nn.Linear(dim, dim, bias=False)
         width = 5 * dim
         self.crosses = nn.ModuleList(Cross(width, cross_rank) for _ in range(cross_layers))
@@ -130,7 +130,7 @@ class Ranker(nn.Module):
         """Return what is added to the attention of each head to each place of the past, -1e9 to none: [B,H,L]."""
         lean = self.recency.expand(len(past), -1, -1)
         if self.age is not None:
-            lean = lean + self.age[:, ages(past)].transpose(0, 1)
+            lean = lean + _pick(self.age, ages(past)).transpose(1, 2)
         return lean.masked_fill((past.items < 0).unsqueeze(1), -1e9)
 
     def _attend(self, candidate: Tensor, before: Tensor, past: Past) -> Tensor:

@@ -154,3 +154,23 @@ def test_windows_that_move_teach_an_item_from_another_past():
 def test_a_log_of_single_items_has_no_windows():
     alone = Interactions(indptr=np.arange(4), items=np.arange(3), times=np.zeros(3, np.int64))
     assert len(Sequences.of(alone).windows(3).owner) == 0
+
+
+def test_at_one_moment_the_order_is_not_that_of_item_rows():
+    """Among items taken at once the larger row must not come next more often than by chance."""
+    users, each = 400, 6
+    items = np.sort(np.random.default_rng(0).integers(0, 10_000, (users, each)), axis=1)
+    train = Interactions(
+        indptr=np.arange(users + 1) * each, items=items.ravel(), times=np.tile([1, 1, 1, 5, 5, 5], users)
+    )
+    sequences = Sequences.of(train)
+    read = sequences.latest(torch.arange(users), each)
+    assert read.times.tolist() == [[1, 1, 1, 5, 5, 5]] * users
+    rises = (read.items[:, [1, 2, 4, 5]] > read.items[:, [0, 1, 3, 4]]).double().mean().item()
+    assert rises == pytest.approx(0.5, abs=0.05)
+    assert read.items[:, :3].sort(1).values.tolist() == items[:, :3].tolist()
+    found = sequences.before(torch.arange(users * each), each)
+    for row in range(0, users * each, 7):
+        later = found.times[row][found.items[row] >= 0]
+        assert (later <= int(train.times[row])).all()
+        assert int(train.items[row]) not in found.items[row].tolist()
