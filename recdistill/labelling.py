@@ -13,14 +13,14 @@ from recdistill.ensemble import read_recipe, speaker
 from recdistill.external import external_lister
 from recdistill.fit import load
 from recdistill.folds import labelled_folds
-from recdistill.labels import Layout
+from recdistill.labels import Layout, Lister
 from recdistill.members import Ready
 from recdistill.models.build import history_length
 from recdistill.models.recipe import Teacher
 from recdistill.models.spec import Fitted
 from recdistill.scoring import vectors
 from recdistill.shards import Share, finish, write_shards
-from recdistill.teachers import Lister, encoder_lister, scored_lister
+from recdistill.teachers import encoder_lister, scored_lister
 from recdistill.topk import Precision
 from recdistill.types import Dataset, Interactions, Log
 

@@ -32,8 +32,7 @@ def vectors(model: Model, dataset: Dataset, sequences: Sequences, history: int) 
     model.eval()
     if isinstance(model, LightGCN):  # whose one walk of the graph gives everybody's
         everyone, everything, space = model.all_vectors()
-        scale = model.temperature if space == model.space == "dot" else 1.0
-        return Vectors(users=(everyone / scale).numpy(), items=everything.numpy(), space=space)
+        return Vectors(users=everyone.numpy(), items=everything.numpy(), space=space)
     temperature = 1.0 if model.space == "cosine" else model.temperature
     known = torch.from_numpy(np.diff(dataset.train.indptr) > 0)
     users = []

@@ -8,15 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recdistill.candidates import REST, Pool, chooser, inclusion, logq_of, once, sampled, uniform, unlisted
-from recdistill.data.sequences import Sequences
+from recdistill.candidates import REST, Pool, inclusion, logq_of, once, sampled, uniform, unlisted
 from recdistill.labels import Lister, Lists
-from recdistill.models.ranker import Ranker
-from recdistill.scoring import Chooser, Scorer, ranked, ranker_scorer
+from recdistill.scoring import Chooser, Scorer, ranked
 from recdistill.topk import Precision, TopK, blocks, exact_topk
-from recdistill.types import Dataset, Float, Int, Interactions
-
-__all__ = ["Lister", "Lists", "chooser", "encoder_lister", "listed", "ranker_lister", "scored_lister", "together"]
+from recdistill.types import Float, Int, Interactions
 
 USERS_AT_ONCE = 4096  # whose candidates are in memory together; what is said of a user does not depend on it
 
@@ -64,22 +60,6 @@ def scored_lister(
         return together([_from_candidates(scorer, part, depth, num_items, seen, choose, rest) for part in parts])
 
     return lister
-
-
-def ranker_lister(
-    model: Ranker,
-    dataset: Dataset,
-    depth: int,
-    *,
-    sequences: Sequences,
-    history: int,
-    seen: Interactions | None,
-    choose: Pool | None,
-    rest: int = 0,
-) -> Lister:
-    """Return the lists of a ranker over the candidates `choose` gives, the whole catalogue if None."""
-    scorer = ranker_scorer(model, sequences, history, dataset.num_items)
-    return scored_lister(scorer, dataset.num_items, depth, seen=seen, choose=choose, rest=rest)
 
 
 def listed(best: TopK) -> Lists:

@@ -69,14 +69,18 @@ class LightGCN(nn.Module):
     def all_vectors(self) -> tuple[Tensor, Tensor, Space]:
         """Return the vectors of everyone and everything, [U,D'] and [I,D'], and the space they are compared in.
 
-        A popularity prior is one more column, in dot space, whose inner product is then the logit.
+        Who took nothing, and what nobody took, are zeros: their own rows were never taught. In dot space the
+        inner product is the logit. A popularity prior is one more column, in dot space.
         """
         users, items = (unit(v, self.space) for v in self.smoothed())
+        users = users * self.graph.known("items_of").unsqueeze(1)
+        items = items * self.graph.known("users_of").unsqueeze(1)
+        if self.space == "dot" or self.prior is not None:
+            users = users / self.temperature
         if self.prior is None:
             return users, items, self.space
         ones = torch.ones(len(users), 1, device=users.device)
-        users = torch.cat([users / self.temperature, ones], dim=1)
-        return users, torch.cat([items, self.prior.unsqueeze(1)], dim=1), "dot"
+        return torch.cat([users, ones], dim=1), torch.cat([items, self.prior.unsqueeze(1)], dim=1), "dot"
 
 
 def log_popularity(train: Interactions, num_items: int) -> Tensor:
@@ -112,6 +116,10 @@ class Graph(nn.Module):
     def gather_users(self, users: Tensor) -> Tensor:
         """Return for each item the weighted sum over its users of `users` [U,D]: [I,D]."""
         return _Smooth.apply(users, self._matrix("users_of"), self._matrix("items_of"))
+
+    def known(self, name: str) -> Tensor:
+        """Return which rows of a side have any interaction."""
+        return getattr(self, f"{name}_starts").diff() > 0
 
     def _matrix(self, name: str) -> Tensor:
         parts = [getattr(self, f"{name}_{part}") for part in ("starts", "columns", "weights")]

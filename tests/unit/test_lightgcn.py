@@ -111,3 +111,18 @@ def test_a_prior_is_the_share_of_popularity_that_a_score_starts_from():
 def test_popularity_of_nothing_is_half_an_interaction():
     found = log_popularity(Interactions(indptr=np.array([0, 3]), items=np.array([0, 0, 2])), 3)
     torch.testing.assert_close(found.exp() * 3.5, torch.tensor([2.0, 0.5, 1.0]))
+
+
+@pytest.mark.parametrize("prior", [None, 0.5])
+@pytest.mark.parametrize("space", ["dot", "cosine"])
+def test_vectors_of_all_have_the_scores_for_inner_products(space, prior):
+    made = model(2, space, 0.2)
+    made.prior = None if prior is None else prior * log_popularity(TRAIN, ITEMS)
+    known = torch.tensor([0, 1, 2, 4])
+    score = made.score(known, NOTHING, [Group(torch.arange(ITEMS))])[0]
+    users, items, found = made.all_vectors()
+    assert found == ("cosine" if space == "cosine" and prior is None else "dot")
+    scale = 0.2 if found == "cosine" else 1.0
+    torch.testing.assert_close((users @ items.T / scale)[known], score)
+    alone = torch.zeros(ITEMS) if prior is None else made.prior
+    torch.testing.assert_close((users @ items.T)[3], alone)  # who took nothing is told what is popular

@@ -15,7 +15,8 @@ from recdistill.models.build import build
 from recdistill.models.encoders import Group
 from recdistill.models.spec import RankerSpec
 from recdistill.models.tables import PlainTable
-from recdistill.teachers import encoder_lister, ranker_lister, scored_lister
+from recdistill.scoring import ranker_scorer
+from recdistill.teachers import encoder_lister, scored_lister
 from recdistill.types import Dataset, Interactions
 
 USERS, ITEMS, DIM, EACH = 40, 30, 6, 5
@@ -98,12 +99,10 @@ def test_a_ranker_s_lists_are_of_its_candidates(ranker, seen, some):
     own = TAKEN if seen is not None else [[]] * USERS
     pool = picked if some else [range(ITEMS)] * USERS
     allowed = [[item for item in set(items) if item not in mine] for items, mine in zip(pool, own, strict=True)]
-    lister = ranker_lister(
-        ranker,
-        DATA,
+    lister = scored_lister(
+        ranker_scorer(ranker, Sequences.of(TRAIN), 3, ITEMS),
+        ITEMS,
         6,
-        sequences=Sequences.of(TRAIN),
-        history=3,
         seen=seen,
         choose=Pool(lambda users: once(table[users], np.zeros((len(users), 14), np.float32))) if some else None,
     )
