@@ -21,6 +21,7 @@ RUN python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))
 COPY README.md LICENSE ./
 COPY recdistill recdistill
 COPY pipelines pipelines
+COPY configs/methods configs/methods
 RUN /opt/recdistill/bin/pip install --no-deps . && /opt/recdistill/bin/pip check
 
 FROM python:3.11.14-slim-bookworm

@@ -18,14 +18,18 @@ Sets = Annotated[
     tuple[str, ...],
     Parameter(name="--set", negative="", help="a.b=value on top of the file, read as YAML; may be given again."),
 ]
+Method = Annotated[
+    str | None,
+    Parameter(help="A published method on top of the file, below --set: a name that `methods` lists, or a file."),
+]
 File = Annotated[Path, Parameter(help="The YAML file of a run.")]
 
 
-def check(config: File, /, *, sets: Sets = (), json: Json = False) -> int:
+def check(config: File, /, *, method: Method = None, sets: Sets = (), json: Json = False) -> int:
     """Check a configuration and name all its problems at once; no data is read."""
     from recdistill.config import load_config
 
-    found = load_config(config, sets)
+    found = load_config(config, sets, method)
     teacher, student = found.teacher.model.kind, found.student.model
     text = f"{config}: ok: a {student.kind} student of {student.dim} dimensions, a teacher of kind {teacher}, "
     text += f"{len(found.distill)} distillation terms"
@@ -33,18 +37,20 @@ def check(config: File, /, *, sets: Sets = (), json: Json = False) -> int:
     return 0
 
 
-def plan(config: File, /, *, sets: Sets = (), json: Json = False) -> int:
+def plan(config: File, /, *, method: Method = None, sets: Sets = (), json: Json = False) -> int:
     """Show what a run would find done (hit), go on with (partial) or begin (miss), without spending anything."""
     from pipelines import distill
     from recdistill.config import load_config
 
-    steps = distill.plan(load_config(config, sets))
+    steps = distill.plan(load_config(config, sets, method))
     rows = [(s["stage"], s["state"], s["fingerprint"], s["path"]) for s in steps]
     say({"stages": steps}, table(rows, ("stage", "state", "fingerprint", "path")), as_json=json)
     return 0
 
 
-def run(config: File, /, *, sets: Sets = (), until: str | None = None, json: Json = False) -> int:
+def run(
+    config: File, /, *, method: Method = None, sets: Sets = (), until: str | None = None, json: Json = False
+) -> int:
     """Run every stage from the log to the registry, reusing what is done; the same command goes on after a stop.
 
     Parameters
@@ -59,7 +65,7 @@ def run(config: File, /, *, sets: Sets = (), until: str | None = None, json: Jso
     from recdistill.stages import Run
     from recdistill.world import world
 
-    found = load_config(config, sets)
+    found = load_config(config, sets, method)
     prepare_mlflow()
     command = shlex.join(["recdistill", *sys.argv[1:]])
     with progress(json=json) as log, world(device=found.exec.device, threads=found.exec.threads) as joined:

@@ -15,8 +15,9 @@ from recdistill.config import Config
 from recdistill.errors import ConfigError, RecdistillError, StageError
 from recdistill.measure import Judged
 from recdistill.models.spec import Fitted
+from recdistill.results import Release
 from recdistill.stages import Run
-from recdistill.types import Artifact, Release
+from recdistill.types import Artifact
 from recdistill.yamlfile import dotted
 
 NAMES = ("ingest", "split", "scratch", "teacher", "labels", "student", "index", "evaluate", "latency", "promote")
@@ -56,7 +57,15 @@ def path(config: Config, run: Run) -> Iterator[Made | Everything]:
 
     fitted = [
         stages.fit(
-            data, student.model, t, how, run, name=f"student, seed {t.seed}", labels=labels, terms=config.distill
+            data,
+            student.model,
+            t,
+            how,
+            run,
+            name=f"student, seed {t.seed}",
+            labels=labels,
+            terms=config.distill,
+            student=student,
         )
         for t in trains
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from pipelines.commands import File, Sets
+from pipelines.commands import File, Method, Sets
 from pipelines.console import Json, say
 from recdistill.errors import ConfigError
 
@@ -24,6 +24,7 @@ def label(
     config: File,
     /,
     *,
+    method: Method = None,
     sets: Sets = (),
     shard: str | None = None,
     finalize: Flag = False,
@@ -55,7 +56,7 @@ def label(
         fix = "finalize when every share has ended"
         raise ConfigError("--shard and --finalize exclude each other", where="usage", fix=fix)
     share = None if shard is None else Share.parse(shard)
-    found = load_config(config, sets)
+    found = load_config(config, sets, method)
     _labelled(found, config)
     command = shlex.join(["recdistill", *sys.argv[1:]])
     with progress(json=json) as log, world(device=found.exec.device, threads=found.exec.threads) as joined:

@@ -12,7 +12,7 @@ from pipelines.console import Json, say
 from recdistill.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from recdistill.types import Release
+    from recdistill.results import Release
 
 Uri = Annotated[str | None, Parameter(name="--mlflow", help="Registry URI; the SQLite file beside runs/store.")]
 Flag = Annotated[bool, Parameter(negative="")]

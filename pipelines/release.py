@@ -17,9 +17,10 @@ from recdistill.errors import GateRejected
 from recdistill.gates import judge
 from recdistill.measure import Judged, read_json
 from recdistill.report import read_report, write_report
+from recdistill.results import Release
 from recdistill.stages import Data, Run
 from recdistill.store import environment
-from recdistill.types import Artifact, Release
+from recdistill.types import Artifact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

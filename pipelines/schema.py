@@ -1,4 +1,4 @@
-"""`python -m pipelines.schema` writes configs/schema.json, by which editors check and complete configurations."""
+"""`python -m pipelines.schema` writes the schemas by which editors check and complete configurations and presets."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 from recdistill.config import config_schema
+from recdistill.methods import method_schema
 from recdistill.store import write_text
 
 
 def main() -> None:
-    """Write the schema into the current directory's `configs`."""
-    write_text(Path("configs/schema.json"), json.dumps(config_schema(), indent=1) + "\n")
+    """Write the schemas into the current directory's `configs`."""
+    for name, schema in (("schema", config_schema()), ("method.schema", method_schema())):
+        write_text(Path(f"configs/{name}.json"), json.dumps(schema, indent=1) + "\n")
 
 
 if __name__ == "__main__":

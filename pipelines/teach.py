@@ -62,7 +62,7 @@ def _trainings(config: Config, data: Data, scratch: Fitted, run: Run) -> Iterato
         members = [(f"teacher, seed {t.seed}", own.model_copy(update={"train": t})) for t in seeded]
     if isinstance(recipe, Pool):
         members += [(f"teacher, pool {i}", member) for i, member in enumerate(recipe.members, start=1)]
-    keep = isinstance(recipe, Checkpoints)
+    keep = isinstance(recipe, Checkpoints) or config.labels.trajectory > 0
     for name, one in members:
         for k in range(spec.folds) if spec.folds else [None]:
             fold = None if k is None else (k, spec.folds)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from recdistill import checks_teacher
-from recdistill.checks_teacher import all_terms
+from recdistill import checks_teacher, checks_terms
 from recdistill.errors import ConfigError
 from recdistill.yamlfile import KeyPath, dotted
 
@@ -51,22 +50,10 @@ def labels_read(config: Config) -> Iterator[Finding]:
 
 
 def labels_deep_enough(config: Config) -> Iterator[Finding]:
-    """What reads the teacher's lists must not ask for more than they hold."""
+    """What is measured of the teacher must not ask for more than its lists hold."""
     depth = config.labels.depth
     if config.distill and max(config.report.k) > depth:
         yield ("report", "k"), f"{max(config.report.k)} is beyond the teacher's lists, {depth} deep: raise labels.depth"
-    for at, term in all_terms(config):
-        for j, draw in enumerate(term.draw):
-            if draw.kind != "unseen" and draw.k > depth:
-                reason = f"{draw.k} is beyond the teacher's lists, {depth} deep: raise labels.depth"
-                yield (*at, "draw", j, "k"), reason
-
-
-def terms_taught(config: Config) -> Iterator[Finding]:
-    """A term compares the student with the teacher, so it needs items that the teacher ranked."""
-    for at, term in all_terms(config):
-        if all(draw.kind == "unseen" for draw in term.draw):
-            yield (*at, "draw"), "draws nothing that the teacher ranked: add a draw of kind top or ranked"
 
 
 def list_users_read(config: Config) -> Iterator[Finding]:
@@ -147,15 +134,6 @@ def index_deep_enough(config: Config) -> Iterator[Finding]:
         yield ("index", "k"), reason
 
 
-def losses_scored(config: Config) -> Iterator[Finding]:
-    """A loss over the teacher's scores cannot read items that the teacher never scored."""
-    for at, term in all_terms(config):
-        for j, draw in enumerate(term.draw):
-            if draw.kind == "unseen" and term.loss.kind != "plackett_luce":
-                reason = f"has no effect: {term.loss.kind} compares scores, and the teacher gave these items none"
-                yield (*at, "draw", j), reason
-
-
 def heads_divide(config: Config) -> Iterator[Finding]:
     """Attention cuts a vector into heads of one width."""
     for at, model, _ in _trained(config):
@@ -215,9 +193,9 @@ def _trained(config: Config) -> Iterator[tuple[KeyPath, ModelSpec, TrainSpec]]:
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     split_possible,
     *checks_teacher.CHECKS,
+    *checks_terms.CHECKS,
     labels_read,
     labels_deep_enough,
-    terms_taught,
     list_users_read,
     seeds_used,
     features_read,
@@ -225,7 +203,6 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     gates_measured,
     index_buildable,
     index_deep_enough,
-    losses_scored,
     heads_divide,
     ranker_told,
     sequences_timed,

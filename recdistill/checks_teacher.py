@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, get_args
 
-from recdistill.distill.spec import ScoreSpace, TermSpec
+from recdistill.distill.spec import ListTermSpec
+from recdistill.distill.spec_lists import ScoreSpace
 from recdistill.yamlfile import KeyPath
 
 if TYPE_CHECKING:
@@ -16,9 +17,9 @@ SPACES: tuple[str, ...] = get_args(ScoreSpace)  # each says more than the one be
 CALIBRATED = {"temperature": "logit", "platt": "probability"}
 
 
-def all_terms(config: Config) -> Iterator[tuple[KeyPath, TermSpec]]:
-    """Yield every term that learns from labels, and where it stands: the student's, then those of a recipe."""
-    yield from ((("distill", i), term) for i, term in enumerate(config.distill))
+def all_terms(config: Config) -> Iterator[tuple[KeyPath, ListTermSpec]]:
+    """Yield every term over lists, and where it stands: the student's, then those of a recipe."""
+    yield from ((("distill", i), term) for i, term in enumerate(config.distill) if term.kind == "list")
     yield from ((("teacher", "recipe", "terms", i), term) for i, term in enumerate(config.teacher.terms))
 
 
@@ -94,6 +95,10 @@ def spaces_fit(config: Config) -> Iterator[Finding]:
     for at, term in all_terms(config):
         step = at[0] == "teacher"  # whose labels are not calibrated: what they teach is judged by their order and odds
         space, needs = (raw if step else known), term.loss.needs
+        if term.teacher != "labels":
+            continue
+        for target in term.target:
+            space = target.gives or space
         if SPACES.index(space) >= SPACES.index(needs):
             continue
         said = {"rank": "only the order", "logit": "known up to a shift for each user"}[space]
@@ -109,7 +114,7 @@ def calibration_read(config: Config) -> Iterator[Finding]:
     """A calibration changes what scores mean, not their order."""
     if config.labels.calibration == "none" or not config.distill:
         return
-    if all(term.loss.needs == "rank" for term in config.distill):
+    if all(term.kind == "list" and term.loss.needs == "rank" for term in config.distill):
         reason = "has no effect: every term reads the order of the lists alone; leave it out"
         yield ("labels", "calibration"), reason
 

@@ -16,12 +16,13 @@ from recdistill.data.split import GlobalTime, SplitSpec
 from recdistill.distill.spec import LabelsSpec, TermSpec
 from recdistill.errors import ConfigError, Problem
 from recdistill.explain import validate
+from recdistill.methods import find, read_method
 from recdistill.models.recipe import TeacherSpec
 from recdistill.models.spec import StudentSpec
 from recdistill.registry import RegistrySpec
 from recdistill.report import ReportSpec
 from recdistill.spec import Spec
-from recdistill.yamlfile import apply_sets, dotted, load_yaml
+from recdistill.yamlfile import apply_sets, dotted, load_yaml, overlay
 
 
 class ExecSpec(Spec):
@@ -63,13 +64,16 @@ class Config(Spec):
     exec: ExecSpec = ExecSpec()
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read `path` with the `a.b=value` settings of `overrides` on top.
+def load_config(path: Path, overrides: Sequence[str] = (), method: str | Path | None = None) -> Config:
+    """Read `path`, on top of it what the preset `method` sets, and then the `a.b=value` settings of `overrides`.
 
-    A relative path inside the file is meant from the current directory. Raises ConfigError with every problem, each as
-    `file:line:col: dotted.path: reason`.
+    `method` is a preset's name or its file. A relative path inside the file is meant from the current directory.
+    Raises ConfigError with every problem, each as `file:line:col: dotted.path: reason`.
     """
-    document = apply_sets(load_yaml(path), overrides)
+    document = load_yaml(path)
+    if method is not None:
+        document = overlay(document, read_method(find(str(method))), ("set",))
+    document = apply_sets(document, overrides)
     config = validate(Config, document)
     found = [Problem(document.where(at), dotted(at), reason) for at, reason in checks(config)]
     if found:

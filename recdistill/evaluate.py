@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recdistill.metrics import METRICS, Values, bootstrap, coverage, hits, interval, relevant
-from recdistill.types import Dataset, Int, Interactions, MetricRow
+from recdistill.results import MetricRow
+from recdistill.types import Dataset, Int, Interactions
 
 Lists = Mapping[str, Sequence[Int]]
 """Model -> for each seed its lists over the evaluated users, [n,K] items, -1 where shorter."""
@@ -68,6 +69,9 @@ def evaluate(
                 _compare(found, values, {"metric": metric, "k": depth}, name, times, seed)
     if "coverage" in metrics:
         found["quality"] += [_coverage(model, seeds, dataset, depth) for depth in k for model, seeds in lists.items()]
+    if "popularity" in metrics:
+        for model, seeds in lists.items():
+            found["quality"] += [_popularity(model, seeds, dataset, depth, times, seed) for depth in k]
     without = dataset.num_users - int((np.diff(dataset.test.indptr) > 0).sum())
     return {**found, "users": len(users), "users_without_test": without}
 
@@ -92,20 +96,25 @@ def _compare(
         )
         found["quality"].append(asdict(row))
     if name == "all" and "scratch" in means and "student" in means:
-        gain = {**place, **_difference(means, resampled), "seeds": len(values["student"])}
+        gain = {**place, **difference(means, resampled), "seeds": len(values["student"])}
         found["student_minus_scratch"].append(gain)
         if "teacher" in means:
-            found["gap_closed"].append({**place, **_gap(means, resampled)})
+            found["gap_closed"].append({**place, **gap(means, resampled)})
 
 
-def _difference(means: Mapping[str, Values], resampled: Mapping[str, Values]) -> dict[str, float]:
+def difference(means: Mapping[str, Values], resampled: Mapping[str, Values]) -> dict[str, float]:
+    """Return the gain of `student` over `scratch` with its paired interval.
+
+    `means` holds for each model a value a user [n], `resampled` its means over resamples of the users [times].
+    """
     low, high = interval(resampled["student"] - resampled["scratch"])
     return {"difference": float(means["student"].mean() - means["scratch"].mean()), "low": low, "high": high}
 
 
-def _gap(means: Mapping[str, Values], resampled: Mapping[str, Values]) -> dict[str, float]:
+def gap(means: Mapping[str, Values], resampled: Mapping[str, Values]) -> dict[str, float]:
     """Return (student - scratch) / (teacher - scratch); NaN where the teacher is not surely above scratch.
 
+    Takes what `difference` takes.
     Where the denominator may be 0 or less, a ratio says nothing: its interval would reach to infinity.
     """
     whole = resampled["teacher"] - resampled["scratch"]
@@ -119,6 +128,32 @@ def _gap(means: Mapping[str, Values], resampled: Mapping[str, Values]) -> dict[s
 def _coverage(model: str, seeds: Sequence[Int], dataset: Dataset, k: int) -> dict[str, Any]:
     value = float(np.mean([coverage(lists, dataset.num_items, k) for lists in seeds]))
     row = MetricRow(model=model, metric="coverage", k=k, slice="all", value=value, low=value, high=value)
+    return asdict(row)
+
+
+def popularity(lists: Int, counts: Int, k: int) -> Values:
+    """Return the mean training interactions, `counts` [I], of the first `k` of each list [n,K]; 0 for an empty one."""
+    top = lists[:, :k]
+    there = top >= 0
+    return np.where(there, counts[top], 0).sum(1) / np.maximum(there.sum(1), 1)
+
+
+def _popularity(model: str, seeds: Sequence[Int], dataset: Dataset, k: int, times: int, seed: int) -> dict[str, Any]:
+    counts = np.bincount(dataset.train.items, minlength=dataset.num_items)
+    each = [popularity(lists, counts, k) for lists in seeds]
+    value = np.mean(each, axis=0)
+    low, high = interval(bootstrap(value[:, None], times, seed)[:, 0])
+    spread = float(np.std([v.mean() for v in each], ddof=1)) if len(each) > 1 else None
+    row = MetricRow(
+        model=model,
+        metric="popularity",
+        k=k,
+        slice="all",
+        value=float(value.mean()),
+        low=low,
+        high=high,
+        seed_spread=spread,
+    )
     return asdict(row)
 
 

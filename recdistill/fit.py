@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,25 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recdistill.checkpoint import load_checkpoint, save_checkpoint
+from recdistill.checkpoint import load_checkpoint
 from recdistill.data.batches import Sampler, make_batches
 from recdistill.data.sequences import Sequences
 from recdistill.data.tasks import targets
-from recdistill.distill.draws import Lists, Seen
-from recdistill.distill.spec import ListTermSpec
-from recdistill.distill.terms import ListTerm, Objective, make_term
+from recdistill.distill.objective import Objective, Widths
+from recdistill.distill.terms import make_terms
+from recdistill.guide import Ask
+from recdistill.keeper import Keeper, mean, only
+from recdistill.lessons import Lessons, make_lessons
 from recdistill.metrics import hits, ndcg, relevant
-from recdistill.models.build import Model, ModelSpec, build, history_length
+from recdistill.models.build import Model, ModelSpec, build, history_length, widths
 from recdistill.models.ranker import Ranker
 from recdistill.models.spec import RankerSpec, SequenceSpec, TrainSpec
 from recdistill.models.tables import Distributed, Layout, PlainTable, Table, distribute
 from recdistill.scoring import recommend, vectors
 from recdistill.store import aside, write_text
-from recdistill.train import Progress, finite, train
-from recdistill.types import Candidates, Dataset, Int, Labels, Log
+from recdistill.teaching import Teaching, make_guide
+from recdistill.train import RATES, Progress, Stopwatch, train
+from recdistill.types import Dataset, Float, Int, Log
 from recdistill.world import World
 
 INIT_STD = 0.1
@@ -50,38 +54,33 @@ def fit(
     log: Log,
     layout: Layout = "auto",
     checkpoint_every: int = 500,
-    labels: Labels | None = None,
-    terms: Sequence[ListTermSpec] = (),
+    teaching: Teaching | None = None,
     keep: bool = False,
 ) -> dict[str, Any]:
     """Train a model and write it to `out`: weights.safetensors, curve.json, and an encoder's vectors; collective.
 
-    `out` is there already, with what a killed run left in it.
-
-    Without `terms` this is the teacher or the scratch student. A run that was killed goes on from its last
-    checkpoint in `out` and ends in the same files. With `keep` the weights of every validation stay there too, as
-    weights-<step>.safetensors. Returns what was reached.
+    Without `teaching` this is the teacher or the scratch student. A run that was killed goes on from its last
+    checkpoint in `out`, which is there already, and ends in the same files. With `keep` the weights of every validation
+    stay there too, as weights-<step>.safetensors. Returns what was reached.
     """
-    made = [make_term(term, i) for i, term in enumerate(terms)]
     sequences = Sequences.of(dataset.train)
-    sampler = _sampler(dataset, spec, settings, sequences, labels, made)
-    model = _distributed(dataset, spec, settings, made, world, layout)
-    plain = build(spec, dataset, PlainTable, seed=settings.seed)
-    judge = partial(validate, plain, dataset, sequences=sequences, history=history_length(spec))
+    sampler = _sampler(dataset, spec, settings, sequences)
     steps = settings.epochs * sampler.steps_per_epoch
+    plain = build(spec, dataset, PlainTable, seed=settings.seed)
+
+    def ask() -> dict[str, tuple[Float, Float]]:
+        return model_vectors(model.gather(), spec, teaching, dataset, sequences)
+
+    lessons = None if teaching is None else _lessons(teaching, dataset, settings, sampler, out, world, ask)
+    if lessons is not None:
+        sampler = replace(sampler, lessons=lessons, list_users=settings.list_users, history=lessons.history)
+    model = _distributed(dataset, spec, settings, lessons, teaching, world, layout)
+    judge = partial(validate, plain, dataset, sequences=sequences, history=history_length(spec))
     at = _resume(out, model, world)
 
-    def evaluate(step: int) -> float | None:
-        weights = model.gather()
-        return world.share(lambda: _keep_best(out, step, weights, plain, judge))
-
-    def save(now: Progress, sums: Mapping[str, Tensor]) -> None:
-        if now.step % checkpoint_every == 0 and now.step < steps:
-            # What the ranks have summed each for itself is averaged, or the others' part would be lost on the way.
-            means = _mean({name: value.clone() for name, value in sums.items()}, world)
-            finite(means, now.step)
-            save_checkpoint(out, model, now.step, asdict(replace(now, sums=means)), world, keep=keep)
-
+    first, clock = at.step, Stopwatch()
+    prune = None if lessons is None or lessons.guide is None else lessons.guide.prune
+    keeper = Keeper(out, model, plain, judge, world, clock, steps, checkpoint_every, keep, prune)
     at = train(
         model,
         make_batches(sampler, world),
@@ -89,15 +88,20 @@ def fit(
         steps=steps,
         every=settings.evaluate_every * sampler.steps_per_epoch,
         patience=settings.patience if len(dataset.valid) else 0,
-        mean=partial(_mean, world=world),
+        rate=RATES[settings.decay],
+        mean=partial(mean, world=world),
         log=lambda step, values: log(name, step, steps, values),
-        save=save,
-        evaluate=evaluate,
+        save=keeper.save,
+        evaluate=keeper.evaluate,
     )
+    seconds = clock.read()
     best = at.best if len(dataset.valid) else None
     log(name, steps, steps, {} if best is None else {"valid": best})
     world.share(lambda: _finish(out, at, plain, dataset, sequences, history_length(spec), keep))
-    return {"steps": at.step, "best_step": at.best_step, "valid_ndcg_at_10": best, "parameters": _count(plain)}
+    facts = {"steps": at.step, "best_step": at.best_step, "valid_ndcg_at_10": best, "parameters": _count(plain)}
+    # What this process spent in steps alone, from its own first: of a run that was killed, the rest.
+    epochs = (at.step - first) / sampler.steps_per_epoch
+    return facts | {"seconds_per_epoch": seconds / epochs if epochs else None}
 
 
 def load(spec: ModelSpec, dataset: Dataset, path: Path, weights: str = "weights.safetensors") -> Model:
@@ -126,13 +130,33 @@ def validation_users(dataset: Dataset, *, ranker: bool) -> Int:
 
 
 def _distributed(
-    dataset: Dataset, spec: ModelSpec, settings: TrainSpec, terms: Sequence[ListTerm], world: World, layout: Layout
+    dataset: Dataset,
+    spec: ModelSpec,
+    settings: TrainSpec,
+    lessons: Lessons | None,
+    teaching: Teaching | None,
+    world: World,
+    layout: Layout,
 ) -> Distributed:
-    model = build(spec, dataset, Table, seed=settings.seed)
+    model, partner = build(spec, dataset, Table, seed=settings.seed), None
+    if teaching is not None and teaching.partner is not None:
+        partner = build(teaching.partner, dataset, Table, seed=settings.seed)
     heads = {name: task.loss for name, task in spec.tasks.items()} if isinstance(spec, RankerSpec) else {}
-    bf16 = settings.compute == "bf16"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)  # every rank builds the same modules of its terms
+        objective = Objective(
+            model,
+            loss=settings.loss,
+            num_items=dataset.num_items,
+            terms=() if lessons is None else lessons.terms,
+            heads=heads,
+            bf16=settings.compute == "bf16",
+            widths=Widths(*widths(model), *(() if lessons is None else lessons.widths)),
+            partner=partner,
+            task=1.0 if teaching is None else teaching.task,
+        )
     return distribute(
-        Objective(model, loss=settings.loss, num_items=dataset.num_items, terms=terms, heads=heads, bf16=bf16),
+        objective,
         world,
         layout=layout,
         optimizer=settings.optimizer,
@@ -144,23 +168,27 @@ def _distributed(
     )
 
 
-def _sampler(
+def _lessons(
+    teaching: Teaching,
     dataset: Dataset,
-    spec: ModelSpec,
     settings: TrainSpec,
-    sequences: Sequences,
-    labels: Labels | None,
-    terms: Sequence[ListTerm],
-) -> Sampler:
-    train = dataset.train
-    keys = (torch.from_numpy(train.users()) * dataset.num_items + torch.from_numpy(np.array(train.items))).sort().values
+    sampler: Sampler,
+    out: Path,
+    world: World,
+    ask: Ask,
+) -> Lessons:
+    """Return what is drawn for each step; a partner that reads a history has the batches bring it along."""
+    terms = make_terms(teaching.terms, num_items=dataset.num_items, epochs=settings.epochs)
+    guide = make_guide(teaching, dataset, out, world, ask, sampler.steps_per_epoch)
+    history = max(sampler.history, 0 if teaching.partner is None else history_length(teaching.partner))
+    steps = settings.epochs * sampler.steps_per_epoch
+    share = math.log(settings.negatives / dataset.num_items)
+    return make_lessons(dataset, teaching.labels, terms, guide, sampler.sequences, history, steps, share)
 
-    def draw(users: Tensor, items: Tensor, scores: Tensor, generator: torch.Generator) -> dict[str, Candidates]:
-        lists = Lists(items, scores, Seen(users, keys, dataset.num_items))
-        return {term.name: term.candidates(lists, generator) for term in terms}
 
+def _sampler(dataset: Dataset, spec: ModelSpec, settings: TrainSpec, sequences: Sequences) -> Sampler:
     return Sampler(
-        train=train,
+        train=dataset.train,
         num_items=dataset.num_items,
         sequences=sequences,
         batch=settings.batch,
@@ -171,33 +199,23 @@ def _sampler(
         item_dropout=spec.item_dropout if isinstance(spec, SequenceSpec) else 0.0,
         seed=settings.seed,
         tasks=targets(dataset, spec.tasks) if isinstance(spec, RankerSpec) else {},
-        labels=labels if terms else None,
-        list_users=settings.list_users,
-        drawer=draw if terms else None,
     )
 
 
-def _mean(sums: dict[str, Tensor], world: World) -> dict[str, float]:
-    """Return each sum averaged over the ranks, whose batches are of one size."""
-    if world.size > 1:
-        import torch.distributed as dist
-
-        for value in sums.values():
-            dist.all_reduce(value)
-    return {name: float(value) / world.size for name, value in sums.items()}
-
-
-def _keep_best(
-    out: Path, step: int, weights: dict[str, Tensor], plain: Model, judge: Callable[[], float | None]
-) -> float | None:
-    """Validate `weights` and keep them beside the checkpoints; those that prove not the best go with the next."""
-    weights = {name.removeprefix("model."): value.contiguous() for name, value in weights.items()}
-    plain.load_state_dict(weights)
-    with aside(out / f"weights-{step}.safetensors") as file:
-        save_file(weights, file)
-    value = judge()
-    plain.train()
-    return value
+def model_vectors(
+    weights: Mapping[str, Tensor], spec: ModelSpec, teaching: Teaching | None, dataset: Dataset, sequences: Sequences
+) -> dict[str, tuple[Float, Float]]:
+    """Return the vectors of the student, and of its partner, whose gathered `weights` these are; none off rank 0."""
+    found: dict[str, tuple[Float, Float]] = {}
+    models = {"student": ("model.", spec)}
+    if teaching is not None and teaching.partner is not None:
+        models["partner"] = ("partner.", teaching.partner)
+    for called, (prefix, one) in models.items() if weights else ():
+        model = build(one, dataset, PlainTable, seed=0)
+        model.load_state_dict(only(weights, prefix))
+        sides = vectors(model, dataset, sequences, history_length(one))
+        found[called] = sides.users, sides.items
+    return found
 
 
 def _resume(out: Path, model: Distributed, world: World) -> Progress:
@@ -212,7 +230,7 @@ def _finish(
 ) -> None:
     """Leave the best weights, the curve and the vectors; take the checkpoints away."""
     best = load_file(out / f"weights-{at.best_step}.safetensors")
-    for old in [*(() if keep else out.glob("weights-*.safetensors")), *out.glob("checkpoint-*")]:
+    for old in [*(() if keep else out.glob("weights-*.safetensors")), *out.glob("checkpoint-*"), *out.glob("guide-*")]:
         shutil.rmtree(old) if old.is_dir() else old.unlink()
     with aside(out / "weights.safetensors") as file:
         save_file(best, file)

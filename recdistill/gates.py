@@ -10,8 +10,8 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat, model_validator
 
 from recdistill.metrics import METRICS
+from recdistill.results import GateResult
 from recdistill.spec import Spec
-from recdistill.types import GateResult
 
 CANDIDATE, CHAMPION, TEACHER = "student@index", "champion@index", "teacher"
 QUALITY = (*METRICS, "coverage")

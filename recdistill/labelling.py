@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recdistill.beside import TRAJECTORY, moments, with_trajectory, write_by_item, write_vectors
 from recdistill.candidates import Pool, chooser, with_own
 from recdistill.data.sequences import Sequences
 from recdistill.distill.spec import LabelsSpec
@@ -53,6 +54,7 @@ def label_data(
         rest=spec.rest,
         precision=spec.precision,
         shard_users=spec.shard_users,
+        along=(len(teacher.models), spec.trajectory, min(spec.depth, TRAJECTORY)) if spec.trajectory else (0, 0, 0),
         stamp=stamp,
     )
 
@@ -64,9 +66,19 @@ def label_data(
     def lister() -> Lister:
         if given is not None:
             return given
-        return teacher_lister(dataset, teacher, scratch, spec, spec.depth, Sequences.of(dataset.train), seen, spec.rest)
+        reads = Sequences.of(dataset.train)
+        plain = teacher_lister(dataset, teacher, scratch, spec, spec.depth, reads, seen, spec.rest)
+        if not spec.trajectory:
+            return plain
+        return with_trajectory(plain, moments(dataset, teacher, spec.trajectory, layout.along[2], reads, seen))
 
     written = write_shards(out, layout, lister, log, share) if share is not None else {}
+    if whole and (spec.vectors or spec.item_depth):
+        made = ready_teacher(dataset, teacher, Sequences.of(dataset.train), seen, whole=True, compute=spec.compute)
+        if spec.vectors:
+            write_vectors(out, made)
+        if spec.item_depth:
+            write_by_item(out, made, layout, spec.item_depth, seen)
     return finish(out, layout, facts, dataset.train) if whole else written
 
 

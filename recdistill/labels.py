@@ -12,8 +12,9 @@ copy, and says in its metadata which labels and which teacher it belongs to: sha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -23,10 +24,11 @@ from numpy.typing import NDArray
 
 from recdistill.errors import ArtifactError, DataError, StageError
 from recdistill.store import aside
-from recdistill.types import Float, Int, Labels
+from recdistill.types import Float, Int, Labels, Vectors
 
 SHARD_BYTES = 100_000_000  # of a shard on disk; making it takes about three times as much memory
 FACTS = "labels.json"
+BY_ITEM = "by_item"  # the store of lists of users, in that of lists of items
 REBUILD = "delete the directory and run the same command again"
 RELABEL = "delete this file and label its users again, or use the configuration and the data that it was made with"
 
@@ -46,6 +48,7 @@ class Lists(NamedTuple):
     rest_scores: Float | None = None  # [n,R]
     rest_logq: Float | None = None  # [n,R] log-probability that the item is in the sample
     fold: NDArray[np.int8] | None = None  # [n,K] which out-of-fold teacher scored it, -1 where several or none
+    trajectory: Int | None = None  # [n,M*C*P] the first P items of M models at C moments of their training
 
 
 Lister = Callable[[Int], Lists]
@@ -62,6 +65,7 @@ class Layout:
     rest: int = 0  # R
     precision: Literal["f32", "f16"] = "f32"
     shard_users: int = 65_536  # at most
+    along: Sequence[int] = (0, 0, 0)  # models, moments of each, and places of their lists
     stamp: Mapping[str, str] = field(default_factory=dict)  # of every shard: which step, which teacher
 
     @property
@@ -69,6 +73,7 @@ class Layout:
         """Return how many users a shard has: fewer where their rows are so long that it would be too large."""
         score = 2 if self.precision == "f16" else 4
         row = self.depth * (4 + score + 4 + 1) + self.rest * (4 + score + 4) + 12  # with every optional column
+        row += 4 * prod(self.along)
         return max(1, min(self.shard_users, SHARD_BYTES // row))
 
     @property
@@ -89,6 +94,7 @@ class Layout:
             {"user": pa.int64(), "residual": pa.float32()}
             | {name: pa.list_(kind, self.depth) for name, kind in per_item.items()}
             | {name: pa.list_(kind, self.rest) for name, kind in per_rest.items()}
+            | ({"trajectory": pa.list_(pa.int32(), size)} if (size := prod(self.along)) else {})
         )
 
 
@@ -169,7 +175,17 @@ def open_labels(
         extra=every,
         per_shard=layout.per_shard,
         facts=facts,
+        vectors=_open_vectors(path),
+        by_item=open_labels(path / BY_ITEM) if (path / BY_ITEM).is_dir() else None,
     )
+
+
+def _open_vectors(path: Path) -> Vectors | None:
+    sides = [path / f"{side}.npy" for side in ("users", "items")]
+    if not all(file.is_file() for file in sides):
+        return None
+    users, items = (np.load(file, mmap_mode="r") for file in sides)
+    return Vectors(users=users, items=items)
 
 
 def read_facts(path: Path) -> Mapping[str, Any]:
@@ -181,6 +197,8 @@ def read_facts(path: Path) -> Mapping[str, Any]:
         assert min(facts["per_shard"], facts["depth"]) > 0, "a shard or a list of no length"
         assert min(facts["num_users"], facts["rest"]) >= 0, "fewer than none"
         assert facts["precision"] in ("f32", "f16")
+        assert len(facts["along"]) == 3
+        assert all(isinstance(n, int) and n >= 0 for n in facts["along"])
         assert all(isinstance(said, str) for said in dict(facts["stamp"]).values())
     except FileNotFoundError:
         raise ArtifactError(f"not a label store: there is no {FACTS}", where=str(path), fix=REBUILD) from None
@@ -192,7 +210,7 @@ def read_facts(path: Path) -> Mapping[str, Any]:
 def layout_of(facts: Mapping[str, Any]) -> Layout:
     """Return the layout that labels.json tells of."""
     names = ("num_users", "num_items", "depth", "rest", "precision", "stamp")
-    return Layout(**{name: facts[name] for name in names}, shard_users=facts["per_shard"])
+    return Layout(**{name: facts[name] for name in names}, along=facts["along"], shard_users=facts["per_shard"])
 
 
 def open_shard(out: Path, layout: Layout, shard: int, fix: str = REBUILD) -> dict[str, NDArray[Any]]:

@@ -22,9 +22,9 @@ from recdistill import serve
 from recdistill.bundle import manifest_sha256, open_bundle
 from recdistill.errors import ArtifactError, GateRejected, StageError
 from recdistill.gates import GatesSpec
+from recdistill.results import GateResult, Release
 from recdistill.spec import Spec
 from recdistill.tracking import fluent, insist, store
-from recdistill.types import GateResult, Release
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -34,10 +34,10 @@ class ReportSpec(Spec):
 
     k: tuple[PositiveInt, ...] = Field(default=(10, 20), min_length=1)
     """Lengths of the lists that quality is measured at; the first is the headline's."""
-    metrics: tuple[Literal["recall", "ndcg", "mrr", "hit", "precision", "coverage"], ...] = Field(
+    metrics: tuple[Literal["recall", "ndcg", "mrr", "hit", "precision", "coverage", "popularity"], ...] = Field(
         default=("recall", "ndcg"), min_length=1
     )
-    """Quality metrics, each at every k."""
+    """Quality metrics, each at every k; popularity is the mean number of training interactions of what is shown."""
     slices: tuple[Literal["popularity", "activity"], ...] = ()
     """Also measure quality by how popular the items are or how active the users are."""
     bootstrap: PositiveInt = 1000

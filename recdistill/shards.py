@@ -81,7 +81,7 @@ def finish(out: Path, layout: Layout, facts: Mapping[str, Any], train: Interacti
         what = f"{len(absent)} of {layout.shards} shards are missing: {', '.join(spans(absent))}"
         fix = "label them with `recdistill label CONFIG --shard i/n`, or without --shard here; or copy their files here"
         raise ArtifactError(what, where=str(out), fix=fix)
-    known = asdict(layout) | {"per_shard": layout.per_shard, "format": 2} | dict(facts)
+    known = asdict(layout) | {"along": list(layout.along)} | {"per_shard": layout.per_shard, "format": 2} | dict(facts)
     del known["shard_users"]
     known["coverage"] = coverage(out, layout, train)
     write_text(out / FACTS, canonical(known))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from recdistill.data.split import SplitSpec
 from recdistill.data.split import split as split_log
 from recdistill.distill.spec import LabelsSpec, TermSpec
 from recdistill.models.recipe import Teacher, TeacherSpec
-from recdistill.models.spec import ExternalSpec, Fitted, ModelSpec, TrainSpec
+from recdistill.models.spec import ExternalSpec, Fitted, ModelSpec, StudentSpec, TrainSpec
 from recdistill.report import ReportSpec
 from recdistill.store import Step, write_text
 from recdistill.types import Artifact, Log, Manifest, quiet
@@ -118,15 +118,19 @@ def fit(
     name: str,
     labels: Artifact | None = None,
     terms: Sequence[TermSpec] = (),
+    student: StudentSpec | None = None,
     fold: tuple[int, int] | None = None,
     keep: bool = False,
 ) -> Artifact:
     """Data -> a trained model: teacher and scratch student without terms, the student with them.
 
-    `fold` (k, K) leaves out of the training interactions those of fold k of K; `keep` keeps every validation's weights.
+    `student` says with what else a distilled student is trained. `fold` (k, K) leaves out of the training interactions
+    those of fold k of K; `keep` keeps every validation's weights.
     """
     settings = train.model_dump(exclude=set() if terms else {"list_users"})
     config: dict[str, Any] = {"model": model, "train": settings, "distill": list(terms)}
+    if student is not None and terms:
+        config |= {"task": student.task, "guide": student.guide, "partner": student.partner}
     config |= ({"fold": fold} if fold else {}) | ({"keep": True} if keep else {})
     inputs = data.inputs | ({"labels": labels.fingerprint} if labels is not None and terms else {})
 
@@ -134,10 +138,15 @@ def fit(
         from recdistill.fit import fit as fit_model
         from recdistill.folds import Fold, lacking
         from recdistill.labels import open_labels
+        from recdistill.teaching import Teaching
 
-        taught = None
+        teaching = None
         if labels is not None and terms:
             taught = open_labels(labels.path, teacher=labels.manifest.inputs["teacher"])
+            teaching = Teaching(terms=terms, labels=taught)
+            if student is not None:
+                own = {"task": student.task, "guide": student.guide, "partner": student.partner}
+                teaching = replace(teaching, **own)
         dataset = data.read()
         return fit_model(
             lacking(dataset, Fold(*fold)) if fold else dataset,
@@ -149,8 +158,7 @@ def fit(
             log=run.log,
             layout=how.tables,
             checkpoint_every=how.checkpoint_every,
-            labels=taught,
-            terms=terms,
+            teaching=teaching,
             keep=keep,
         )
 
@@ -200,7 +208,7 @@ def label(data: Data, teacher: Teacher, scratch: Fitted, spec: LabelsSpec, run: 
     inputs["teacher"] = teacher.fingerprint or inputs["file"]
     if teacher.ranks and spec.candidates is not None and spec.candidates.ann:
         inputs["scratch"] = scratch.artifact.fingerprint
-    step = Step("labels", 2, config, inputs, resumes=True)
+    step = Step("labels", 3, config, inputs, resumes=True)
     stamp = {"step": step.fingerprint, "teacher": inputs["teacher"]}
 
     def work(out: Path, *, whole: bool = True) -> Mapping[str, Any]:

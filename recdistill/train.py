@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +29,39 @@ class Progress:
     curve: tuple[Mapping[str, float | None], ...] = ()
 
 
+def constant(share: float) -> float:  # noqa: ARG001
+    """Return 1, whatever share of the steps is done."""
+    return 1.0
+
+
+def cosine(share: float) -> float:
+    """Return what half a wave from 1 to 0 has come to when a share of the steps is done."""
+    return 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
+
+
+RATES = {"none": constant, "cosine": cosine}
+
+
+class Stopwatch:
+    """Seconds since it was made, without those in which it was stopped."""
+
+    def __init__(self) -> None:
+        self.start, self.lost = time.perf_counter(), 0.0
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Do not count what happens inside."""
+        since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.lost += time.perf_counter() - since
+
+    def read(self) -> float:
+        """Return the seconds that were counted."""
+        return time.perf_counter() - self.start - self.lost
+
+
 def train(
     model: Distributed,
     batch: Callable[[int], Batch],
@@ -34,6 +70,7 @@ def train(
     steps: int,
     every: int,
     patience: int,
+    rate: Callable[[float], float],
     mean: Callable[[dict[str, Tensor]], dict[str, float]],
     log: Callable[[int, Mapping[str, float]], None],
     save: Callable[[Progress, Mapping[str, Tensor]], None],
@@ -41,13 +78,15 @@ def train(
 ) -> Progress:
     """Advance from `at` to step `steps`, or until `patience` validations bring no gain.
 
-    Collective: every rank makes the same calls in the same order. Raises StageError at a loss that is not finite.
+    `rate` gives by what learning rates are multiplied when a share of the steps is done. Collective: every rank makes
+    the same calls in the same order. Raises StageError at a loss that is not finite.
     """
     sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in (at.sums or {}).items()}
     model.module.train()
     while at.step < steps:
         losses = model.module(batch(at.step))
-        model.optimizer.zero_grad()
+        model.set_rate(rate(at.step / steps))
+        model.optimizer.zero_grad()  # which hands the rate to the tables, whose update runs in the backward pass
         torch.stack(list(losses.values())).sum().backward()
         model.optimizer.step()
         for name, value in losses.items():  # summed without reading it, which would wait for the device

@@ -113,6 +113,8 @@ class Labels:
     # What not every teacher gives: logq and fold, each [<= per_shard,K]; rest_items, rest_scores, rest_logq, each
     # [<= per_shard,R]. See `Lists` in labels.py.
     extra: Mapping[str, tuple[NDArray[Any], ...]] = field(default_factory=dict)
+    vectors: Vectors | None = None  # of an encoder teacher, on request: their inner product is the score
+    by_item: Labels | None = None  # on request: the users that the teacher ranks first for each item, as "items"
 
     @property
     def depth(self) -> int:
@@ -131,6 +133,10 @@ class Labels:
             at = shard == s
             items[at], scores[at] = self.items[s][row[at]], self.scores[s][row[at]]
         return items, scores
+
+    def trajectory(self, users: Int) -> Int:
+        """Return the lists along the trainings of the teacher's models, [n, models, moments, places]."""
+        return self.column("trajectory", users).reshape(len(users), *self.facts["along"])
 
     def column(self, name: str, users: Int) -> NDArray[Any]:
         """Return the column `name` of `users` [n]: `residual` [n], or one of `extra` [n,K or R]; as f32 or int64.
@@ -156,6 +162,9 @@ class Candidates:
     items: Tensor  # [R,K], -1 where there is none
     teacher: Tensor  # [R,K], -inf where the teacher's score is not known
     ranked: int  # the first `ranked` columns stand in teacher order; the rest are draws below the list
+    logq: Tensor | None = None  # [R,K] log of how often each is expected among its row's draws
+    gate: Tensor | None = None  # [R] share of the second of a draw's two lists
+    seen: tuple[Tensor, Tensor] | None = None  # rows and items that are none of the rest, where its last column is that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,18 +187,44 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """The neighbours of a step's users and items in a graph, -1 where fewer, and the weight of each edge."""
+
+    users: Tensor  # [R,k]
+    user_weights: Tensor  # [R,k]
+    items: Tensor  # [Q,k]
+    item_weights: Tensor  # [Q,k]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """What a step's distillation terms compare, each by its name."""
+
+    candidates: Mapping[str, Candidates] = field(default_factory=dict)
+    features: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # teacher's vectors [R,Dt], [Q,Dt]
+    kept: Mapping[str, Tensor] = field(default_factory=dict)  # teacher's vectors of the items in `candidates` [R*K,Dt]
+    around: Mapping[str, Around] = field(default_factory=dict)
+    items: Tensor | None = None  # [Q] items whose lists of users, or vectors, are compared
+    crowd: Tensor | None = None  # [n] users that lists of items name, list by list, then neighbours, term by term
+    crowd_past: Past | None = None
+    at: float = 0.0  # share of the training that is done
+    curves: Mapping[str, float] = field(default_factory=dict)  # by term: how much it counts by now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One rank's slice of the global batch that step `step` defines."""
 
     users: Tensor  # [B]
+    step: int = 0
     positives: Tensor  # [B], or [B,L] with one after each place of the past, -1 where there is none
     negatives: Tensor  # [N] shared by the batch, or [B,N] of each row
     past: Past  # of each row
     count: float  # targets of the global batch, divided by the ranks: what a sum of losses is divided by
     tasks: Mapping[str, Tensor] = field(default_factory=dict)  # by head, [B]: what was declared of the positive
-    list_users: Tensor  # [R] users whose teacher lists are compared; none without distillation
+    list_users: Tensor  # [R] users whose teacher lists, or vectors, are compared; none without distillation
     list_past: Past  # of each of them
-    candidates: Mapping[str, Candidates] = field(default_factory=dict)  # by term
+    lesson: Lesson = Lesson()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,55 +263,3 @@ class Artifact:
     @property
     def fingerprint(self) -> str:
         return self.manifest.fingerprint
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricRow:
-    """One measured quality: `value` over users (and seeds), with a bootstrap interval."""
-
-    model: str  # teacher, scratch, student, student@index, popularity
-    metric: str  # recall, ndcg, ...
-    k: int
-    slice: str  # all, popularity:head, activity:low, ...
-    value: float
-    low: float
-    high: float
-    seed_spread: float | None = None  # standard deviation over seeds, where there are several
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatencyRow:
-    """Service times of one way to answer, in milliseconds, one query at a time."""
-
-    model: str  # teacher, student@flat, student@index, ...
-    part: str  # encode, search, total
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    max_ms: float
-    queries: int
-    size_bytes: int
-    spread: float = 0.0  # (largest - smallest) / median of the repeats' p50
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateResult:
-    """One gate's verdict: what it measured, what it required."""
-
-    gate: str
-    passed: bool
-    measured: float
-    required: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """What the registry did with a candidate."""
-
-    model: str
-    version: int
-    alias: str | None  # "champion" if promoted
-    gates: tuple[GateResult, ...]
-    uri: str
-    run_id: str

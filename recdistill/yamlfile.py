@@ -7,7 +7,7 @@ win in silence; here only the words of YAML 1.2 are special and a repeated key i
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,23 @@ def apply_sets(document: Document, sets: Sequence[str]) -> Document:
         _parent(data, path)[path[-1]] = parsed
         places |= dict.fromkeys([path, *inside], where)
     return Document(name=document.name, data=data, places=places, problems=tuple(problems))
+
+
+def overlay(document: Document, other: Document, at: KeyPath = ()) -> Document:
+    """Return `document` with what `other` says below `at` on top of it, every key with the place that wrote it.
+
+    Sections are merged, key by key; a section of another `kind`, a list and any other value take the old one's place.
+    """
+    data, part = _copy(document.data), _copy(other.data)
+    for key in at:
+        part = part[key]
+    places = dict(document.places)
+    for path in _merge(data, part, ()):
+        for old in [p for p in places if p[: len(path)] == path]:
+            del places[old]
+        below = (*at, *path)
+        places |= {p[len(at) :]: where for p, where in other.places.items() if p[: len(below)] == below}
+    return Document(name=document.name, data=data, places=places, problems=(*document.problems, *other.problems))
 
 
 def kind_of(value: Any) -> str:
@@ -226,6 +243,18 @@ def _copy(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _copy(v) for k, v in value.items()}
     return [_copy(v) for v in value] if isinstance(value, list) else value
+
+
+def _merge(data: dict[str, Any], part: Mapping[str, Any], path: KeyPath) -> Iterator[KeyPath]:
+    """Merge `part` into `data`; yields where a value came new or took an old one's place."""
+    for key, value in part.items():
+        old = data.get(key)
+        sections = isinstance(value, dict) and isinstance(old, dict)
+        if sections and ("kind" not in value or value["kind"] == old.get("kind")):
+            yield from _merge(old, value, (*path, key))
+        else:
+            data[key] = value
+            yield (*path, key)
 
 
 def _target(data: dict[str, Any], keys: list[str], where: str, problems: list[Problem]) -> KeyPath | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,13 +13,36 @@ from torch import Generator, Tensor
 
 from recdistill.data.sequences import Sequences, cut
 from recdistill.errors import DataError
-from recdistill.types import Batch, Candidates, Interactions, Labels, Past
+from recdistill.types import Batch, Candidates, Interactions, Lesson, Past
 from recdistill.world import World
 
 REDRAWS = 8  # of colliding negatives, all at once, before the few that are left are settled one by one
 
-Drawer = Callable[[Tensor, Tensor, Tensor, Generator], Mapping[str, Candidates]]
-"""(users [R], items [R,K], scores [R,K], generator) -> what each term compares."""
+
+class Teaches(Protocol):
+    """What a step's distillation terms compare, and which rows they ask for."""
+
+    @property
+    def asks_users(self) -> bool:
+        """Say whether a step needs users beside those of its batch."""
+        ...
+
+    @property
+    def asks_items(self) -> bool:
+        """Say whether a step needs items of its own."""
+        ...
+
+    def prepare(self, step: int) -> None:
+        """Bring what the student ranks first up to date where it is time to; collective."""
+        ...
+
+    def draw(self, step: int, users: Tensor, items: Tensor, world: World, generator: Generator) -> Lesson:
+        """Return this rank's part of what is compared for `users` [R] and `items` [Q]."""
+        ...
+
+    def of_batch(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Iterator[tuple[str, Candidates]]:
+        """Yield what is compared of the batch's own items."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +60,8 @@ class Sampler:
     windows: bool = False  # a row is a window of a user's sequence, with a target after each of its `history` places
     item_dropout: float = 0.0  # share of a window's past items that a step hides
     tasks: Mapping[str, Tensor] = field(default_factory=dict)  # by head, [n]: what is declared of each interaction
-    labels: Labels | None = None
     list_users: int = 0  # rows of the global batch that teacher lists are drawn for
-    drawer: Drawer | None = None
+    lessons: Teaches | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -56,27 +79,22 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
     positives = torch.from_numpy(np.array(train.items))
     owners = torch.from_numpy(train.users())
     keys = (owners * sampler.num_items + positives).sort().values
-    listed = torch.arange(train.num_users)
+    known = positives.unique()
+    nobody = torch.zeros(0, dtype=torch.int64)
     windows = sampler.sequences.windows(sampler.history) if sampler.windows else None
     total, per_epoch = sampler.rows, sampler.steps_per_epoch
     if not total:
         raise DataError("no user has two training interactions", fix="use a model that reads no sequence")
 
-    @lru_cache(maxsize=2)
-    def order(kind: int, epoch: int, total: int) -> Tensor:
-        return torch.randperm(total, generator=_generator(sampler.seed, kind, epoch))
+    take = _walk(sampler.seed)
 
     @lru_cache(maxsize=2)
     def shift(epoch: int) -> Tensor:
         return torch.rand(train.num_users, generator=_generator(sampler.seed, 4, epoch))
 
-    def take(kind: int, step: int, rows: int, total: int) -> Tensor:
-        """Walk a fresh permutation each epoch; a batch larger than the data goes round it again."""
-        each = max(1, total // rows)
-        at = (step % each) * rows + torch.arange(rows)
-        return order(kind, step // each, total)[at % total]
-
     def batch(step: int) -> Batch:
+        if sampler.lessons is not None:
+            sampler.lessons.prepare(step)
         generator = _generator(sampler.seed, 3, step)
         rows = take(1, step, sampler.batch, total)
         mine = world.slice(sampler.batch)
@@ -89,15 +107,19 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
             past = cut(_hide(past, sampler.item_dropout, generator), mine)
             positive, count = wanted[mine], int((wanted >= 0).sum())
         negatives = _negatives(sampler, users, keys, generator)
-        list_users, candidates = torch.zeros(0, dtype=torch.int64), dict[str, Candidates]()
-        if sampler.labels is not None and sampler.drawer is not None:
-            chosen = listed[take(2, step, sampler.list_users, len(listed))]
-            items, scores = sampler.labels.take(chosen.numpy())
-            part = world.slice(sampler.list_users)
-            drawn_lists = sampler.drawer(chosen, torch.from_numpy(items), torch.from_numpy(scores), generator)
-            candidates = {name: _cut(c, part, world.device) for name, c in drawn_lists.items()}
-            list_users = chosen[part]
+        list_users, lesson = nobody, Lesson()
+        if sampler.lessons is not None:
+            asked, count_items = sampler.lessons, sampler.list_users if sampler.lessons.asks_items else 0
+            chosen = take(2, step, sampler.list_users, train.num_users) if asked.asks_users else nobody
+            items = known[take(5, step, count_items, len(known))] if count_items else nobody
+            lesson = asked.draw(step, chosen, items, world, generator)
+            shown = negatives[mine] if sampler.own_negatives else negatives
+            if windows is None:
+                own = dict(asked.of_batch(users[mine], positive, shown))
+                lesson = replace(lesson, candidates={**lesson.candidates, **own})
+            lesson, list_users = moved(lesson, world.device), chosen[world.slice(len(chosen))]
         return Batch(
+            step=step,
             users=users[mine].to(world.device),
             positives=positive.to(world.device),
             negatives=(negatives[mine] if sampler.own_negatives else negatives).to(world.device),
@@ -106,10 +128,28 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
             tasks={name: told[rows[mine]].to(world.device) for name, told in sampler.tasks.items()},
             list_users=list_users.to(world.device),
             list_past=sampler.sequences.latest(list_users, sampler.history).to(world.device),
-            candidates=candidates,
+            lesson=lesson,
         )
 
     return batch
+
+
+def _walk(seed: int) -> Callable[[int, int, int, int], Tensor]:
+    """Return the function (kind, step, rows, total) -> which of `total` a step takes, [rows].
+
+    It walks a fresh permutation each epoch; a batch larger than the data goes round it again.
+    """
+
+    @lru_cache(maxsize=6)
+    def order(kind: int, epoch: int, total: int) -> Tensor:
+        return torch.randperm(total, generator=_generator(seed, kind, epoch))
+
+    def take(kind: int, step: int, rows: int, total: int) -> Tensor:
+        each = max(1, total // rows)
+        at = (step % each) * rows + torch.arange(rows)
+        return order(kind, step // each, total)[at % total]
+
+    return take
 
 
 def _negatives(sampler: Sampler, users: Tensor, keys: Tensor, generator: Generator) -> Tensor:
@@ -156,12 +196,19 @@ def _hide(past: Past, share: float, generator: Generator) -> Past:
     return replace(past, items=past.items.masked_fill(torch.rand(past.items.shape, generator=generator) < share, -1))
 
 
-def _cut(candidates: Candidates, part: slice, device: str) -> Candidates:
-    return Candidates(
-        items=candidates.items[part].to(device),
-        teacher=candidates.teacher[part].to(device),
-        ranked=candidates.ranked,
-    )
+def moved(value: Any, device: str) -> Any:
+    """Return a lesson, or a part of one, with every tensor in it on `device`."""
+    if device == "cpu":
+        return value
+    if isinstance(value, Tensor | Past):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: moved(part, device) for name, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(moved(part, device) for part in value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: moved(getattr(value, f.name), device) for f in fields(value)})
+    return value
 
 
 def _generator(seed: int, kind: int, step: int) -> Generator:

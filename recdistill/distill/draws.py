@@ -11,11 +11,17 @@ ATTEMPTS = 16  # redraws of a collision before the place stays empty
 
 
 class Lists(NamedTuple):
-    """The teacher's lists of the users at hand, and what else of theirs an unseen draw must avoid."""
+    """What draws for the rows at hand read: the teacher's lists, what is the rows' own, and on request more.
+
+    Rows are users and what is listed items; for the other side it is the other way round.
+    """
 
     items: Tensor  # [R,K], -1 where shorter
     scores: Tensor  # [R,K], -inf where shorter
     seen: Seen
+    student: Tensor | None = None  # [R,M] the student's own list as it was last refreshed, -1 where shorter
+    fused: Tensor | None = None  # [R,K'] the list of a trajectory of teachers as the rows' places in it say
+    groups: Tensor | None = None  # [I] the popularity group of each item, 0 the least popular
 
 
 class Seen(NamedTuple):
@@ -35,6 +41,17 @@ class Draw(NamedTuple):
 
     items: Tensor
     scores: Tensor
+    logq: Tensor | None = None  # [R,n] log of how often each is expected among the draws; None: not sampled
+    gate: Tensor | None = None  # [R] share of the second of two lists
+
+
+def own_items(seen: Seen) -> tuple[Tensor, Tensor]:
+    """Return (row, item) of everything that the rows' users have."""
+    bounds = torch.searchsorted(seen.keys, torch.stack([seen.users, seen.users + 1]) * seen.num_items)
+    count = bounds[1] - bounds[0]
+    row = torch.repeat_interleave(torch.arange(len(count)), count)
+    within = torch.arange(len(row)) - torch.repeat_interleave(count.cumsum(0) - count, count)
+    return row, seen.keys[bounds[0][row] + within] % seen.num_items
 
 
 def top(lists: Lists, generator: Generator, *, k: int) -> Draw:  # noqa: ARG001
@@ -43,21 +60,28 @@ def top(lists: Lists, generator: Generator, *, k: int) -> Draw:  # noqa: ARG001
 
 
 def ranked(lists: Lists, generator: Generator, *, k: int, temperature: float) -> Draw:
-    """Return `k` items without replacement, weight exp(-(rank+1)/temperature), in the list's order.
-
-    Gumbel-top-k (Kool et al., ICML 2019): the k largest of log-weight plus Gumbel noise are such a draw.
-    """
-    rows, depth = lists.items.shape
-    k = min(k, depth)
-    noise = -torch.log(-torch.log(torch.rand(rows, depth, generator=generator).clamp(1e-20, 1 - 1e-7)))
-    keys = noise - torch.arange(1, depth + 1) / temperature
-    keys = keys.masked_fill(lists.items < 0, -torch.inf)
-    places = keys.topk(k, dim=1).indices.sort(dim=1).values
+    """Return `k` items without replacement, weight exp(-(rank+1)/temperature), in the list's order."""
+    depth = lists.items.shape[1]
+    places = without_replacement(-torch.arange(1, depth + 1) / temperature, lists.items, k, generator)
     return Draw(lists.items.gather(1, places), lists.scores.gather(1, places))
 
 
+def without_replacement(log_weights: Tensor, items: Tensor, k: int, generator: Generator) -> Tensor:
+    """Return `k` distinct places of each row of `items` [R,K] in rising order, weight exp(log_weights), [R,min(k,K)].
+
+    log_weights [K] or [R,K], finite. Places without an item (-1) come only when no others are left.
+    Gumbel-top-k (Kool et al., ICML 2019): the k largest of log-weight plus Gumbel noise are such a draw.
+    """
+    noise = -torch.log(-torch.log(torch.rand(items.shape, generator=generator).clamp(1e-20, 1 - 1e-7)))
+    keys = (noise + log_weights).masked_fill(items < 0, -torch.inf)
+    return keys.topk(min(k, items.shape[1]), dim=1).indices.sort(dim=1).values
+
+
 def unseen(lists: Lists, generator: Generator, *, n: int) -> Draw:
-    """Return `n` uniform items, none of the user's own or in its list; places that keep colliding stay -1."""
+    """Return `n` uniform items, none of the user's own or in its list; places that keep colliding stay -1.
+
+    logq is log(n / m), m of the items that are neither the user's own nor in its list, in every place of the row.
+    """
     rows, catalogue = len(lists.items), lists.seen.num_items
     items = torch.randint(catalogue, (rows, n), generator=generator)
     listed = lists.items.sort(dim=1).values
@@ -65,19 +89,104 @@ def unseen(lists: Lists, generator: Generator, *, n: int) -> Draw:
     depth = listed.shape[1]
     # Keys of the lists in one sorted line, so that a redraw looks up only the places that collided.
     keys = (row.unsqueeze(1) * (catalogue + 1) + listed + 1).reshape(-1)
-    place = torch.arange(rows * n)
+    left = torch.arange(rows * n)
     flat = items.view(-1)
     for attempt in range(ATTEMPTS + 1):
-        wanted, owner = flat[place], place // n
+        wanted, owner = flat[left], left // n
         in_list = (
             _has(keys, owner * (catalogue + 1) + wanted + 1) if depth else torch.zeros_like(wanted, dtype=torch.bool)
         )
-        place = place[in_list | lists.seen.has(owner, wanted)]
-        if attempt == ATTEMPTS or not len(place):
+        left = left[in_list | lists.seen.has(owner, wanted)]
+        if attempt == ATTEMPTS or not len(left):
             break
-        flat[place] = torch.randint(catalogue, (len(place),), generator=generator)
-    flat[place] = -1
-    return Draw(items, torch.full((rows, n), -torch.inf))
+        flat[left] = torch.randint(catalogue, (len(left),), generator=generator)
+    flat[left] = -1
+    logq = torch.log(n / _free(lists, keys).double()).float()
+    return Draw(items, torch.full((rows, n), -torch.inf), logq.unsqueeze(1).expand(rows, n))
+
+
+def pairs(lists: Lists, generator: Generator, *, n: int, groups: int, temperature: float) -> Draw:
+    """Return `n` pairs of each popularity group, the better item at columns 2j, the other at 2j+1: [R,groups*n*2].
+
+    The two ranks of a pair, counted from 0 within the list's items of the group, are drawn without replacement with
+    probability falling as exp(-rank / temperature); pairs do not depend on each other. A group with fewer than two
+    items in the list gives items -1. Chen et al. (UnKD, WSDM 2023).
+    """
+    assert lists.groups is not None, "pairs need the items' groups"
+    rows, depth = lists.items.shape
+    if not depth:
+        return Draw(torch.full((rows, 2 * groups * n), -1), torch.full((rows, 2 * groups * n), -torch.inf))
+    group = torch.where(lists.items < 0, groups, lists.groups[lists.items.clamp(min=0)])
+    # Sorted by group, and stably, so that the item of rank r of a group stands at the group's first place plus r.
+    order = group.sort(dim=1, stable=True).indices
+    size = torch.zeros(rows, groups + 1, dtype=torch.int64).scatter_add_(1, group, torch.ones_like(group))
+    first = (size.cumsum(1) - size)[:, :groups, None, None]
+    size = size[:, :groups, None].expand(rows, groups, n)
+    ranks = _two_ranks(size, torch.rand(3, rows, groups, n, generator=generator, dtype=torch.float64), temperature)
+    there = (size > 1).unsqueeze(3).expand_as(ranks).reshape(rows, -1)
+    at = order.gather(1, (first + ranks).view(rows, -1).clamp(max=depth - 1))
+    items, scores = lists.items.gather(1, at), lists.scores.gather(1, at)
+    return Draw(items.masked_fill(~there, -1), scores.masked_fill(~there, -torch.inf))
+
+
+def popularity_groups(counts: Tensor, groups: int) -> Tensor:
+    """Return the group of each item, 0 the least popular, such that groups hold about the same sum of `counts` [I].
+
+    Items stand by count, equal ones by row, and each takes the stretch of its count on a line cut in `groups` equal
+    parts; its group is the part in which its middle lies. So a group's sum is off by no more than the largest count.
+    """
+    sorted_counts, order = counts.long().sort(stable=True)
+    total = int(sorted_counts.sum())
+    middle = 2 * sorted_counts.cumsum(0) - sorted_counts  # in halves of an interaction, so that nothing is rounded
+    group = torch.empty_like(order)
+    group[order] = (middle * groups // max(2 * total, 1)).clamp(max=groups - 1)
+    return group
+
+
+def place(wanted: Tensor, listed: Tensor) -> Tensor:
+    """Return where in its row of `listed` [R,K] each item of `wanted` [R,n] stands first, -1 where nowhere: [R,n].
+
+    An item of -1 is none and stands nowhere.
+    """
+    if not listed.shape[1]:
+        return torch.full_like(wanted, -1)
+    ordered, order = listed.contiguous().sort(dim=1, stable=True)
+    at = torch.searchsorted(ordered, wanted.contiguous()).clamp(max=listed.shape[1] - 1)
+    return order.gather(1, at).masked_fill((ordered.gather(1, at) != wanted) | (wanted < 0), -1)
+
+
+def _free(lists: Lists, keys: Tensor) -> Tensor:
+    """Return how many items are neither the user's own nor in its list, at least 1: [R]; `keys` as in unseen."""
+    seen, rows = lists.seen, len(lists.items)
+    first, end = torch.searchsorted(seen.keys, torch.stack([seen.users, seen.users + 1]) * seen.num_items)
+    own = end - first
+    # The own items one after another, to be looked up in the lists: as a rule they are fewer than what is listed.
+    row = torch.arange(rows).repeat_interleave(own)
+    at = torch.arange(len(row)) + (first - (own.cumsum(0) - own))[row]
+    items = seen.keys[at] - seen.users[row] * seen.num_items
+    both = torch.bincount(row[_has(keys, row * (seen.num_items + 1) + items + 1)], minlength=rows)
+    return (seen.num_items - own - (lists.items >= 0).sum(1) + both).clamp(min=1)
+
+
+def _two_ranks(size: Tensor, chance: Tensor, temperature: float) -> Tensor:
+    """Return two distinct ranks below `size` [...], the smaller first, from three uniform numbers [3,...]: [...,2].
+
+    They are drawn one after the other with weight exp(-rank / temperature): by inverting the distribution, so that
+    no noise is drawn for the ranks that are not. The second is below or above the first, with the two masses.
+    """
+    a = _rank(size, chance[0], temperature)
+    rest = size - a - 1
+    below = -torch.expm1(-a.double() / temperature)
+    above = torch.exp(-(a.double() + 1) / temperature) * -torch.expm1(-rest.double() / temperature)
+    lower = chance[1] * (below + above) < below
+    b = torch.where(lower, _rank(a, chance[2], temperature), a + 1 + _rank(rest, chance[2], temperature))
+    return torch.stack([torch.minimum(a, b), torch.maximum(a, b)], dim=-1)
+
+
+def _rank(size: Tensor, chance: Tensor, temperature: float) -> Tensor:
+    """Return the rank in [0, size) at quantile `chance` where weights are exp(-rank / temperature); 0 of size 0."""
+    rank = torch.floor(-temperature * torch.log1p(chance * torch.expm1(-size.double() / temperature)))
+    return torch.minimum(rank.long(), size - 1).clamp(min=0)
 
 
 def _has(keys: Tensor, wanted: Tensor) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from recdistill.distill.spec_align import AlignLoss, Filter, Preserve
+from recdistill.distill.spec_draws import Draw
+from recdistill.distill.spec_lists import ListLoss, Target
 from recdistill.spec import Spec
 
 
@@ -36,6 +39,12 @@ class LabelsSpec(Spec):
     """Labels that were scored longer ago are refused. Not a part of what they are: it may be changed at any time."""
     candidates: CandidatesSpec | None = None
     """Read for a ranker only; an encoder is scored over the whole catalogue. Left out: the whole catalogue."""
+    vectors: bool = False
+    """Keep an encoder teacher's vectors beside its lists: for terms that compare vectors, or score any item."""
+    item_depth: NonNegativeInt = 0
+    """Users listed for each item, by an encoder teacher: for terms of side items."""
+    trajectory: NonNegativeInt = 0
+    """Moments of each model's training whose lists are kept too, the best one last: for draws of kind trajectory."""
     exclude_seen: bool = True
     """Leave each user's training items out of the list."""
     calibration: Literal["none", "temperature", "platt"] = "none"
@@ -43,68 +52,57 @@ class LabelsSpec(Spec):
     chance that the user takes it at all (platt), in a time as long as the validation part's."""
 
 
-class Top(Spec):
-    """The first `k` items of the teacher's list."""
+class Auxiliary(Spec):
+    """A head of the term's own on the student's last shared vectors: the head that serves learns from users alone.
 
-    kind: Literal["top"] = "top"
-    k: PositiveInt
+    Its gradient reaches the shared vectors times `gradient` (ExFM, Rec-Distill).
+    """
 
-
-class Ranked(Spec):
-    """`k` items of the list without replacement, with probability falling as exp(-(rank + 1) / temperature)."""
-
-    kind: Literal["ranked"] = "ranked"
-    k: PositiveInt
-    temperature: PositiveFloat = 10.0
+    gradient: Annotated[float, Field(ge=0)] = 1.0
 
 
-class Unseen(Spec):
-    """`n` uniform items that are neither the user's own nor in the teacher's list."""
+class Phase(Spec):
+    """When a term counts, in epochs: from `start`, rising over `ramp`, up to `stop`."""
 
-    kind: Literal["unseen"] = "unseen"
-    n: PositiveInt
-
-
-ScoreSpace = Literal["rank", "logit", "probability"]
-"""What a teacher's scores mean, each more than the one before: the order, log-odds in a list, the logit of a chance."""
-
-Draw = Annotated[Top | Ranked | Unseen, Field(discriminator="kind")]
+    start: Annotated[float, Field(ge=0)] = 0.0
+    ramp: Annotated[float, Field(ge=0)] = 0.0
+    stop: PositiveFloat | None = None
 
 
-class SoftmaxKL(Spec):
-    """KL of the student's softmax over the list from the teacher's, both at `temperature`."""
-
-    needs: ClassVar[ScoreSpace] = "logit"
-    kind: Literal["softmax_kl"] = "softmax_kl"
-    temperature: PositiveFloat = 1.0
-
-
-class SoftBCE(Spec):
-    """Pointwise cross-entropy with the teacher's sigmoid((score + shift) / temperature)."""
-
-    needs: ClassVar[ScoreSpace] = "probability"
-    kind: Literal["soft_bce"] = "soft_bce"
-    temperature: PositiveFloat = 1.0
-    shift: float = 0.0
+class _Term(Spec):
+    weight: PositiveFloat
+    balance: bool = False
+    """`weight` is the ratio of the term's gradient to the task's, both as they reach the student's vectors."""
+    phase: Phase = Phase()
 
 
-class PlackettLuce(Spec):
-    """Likelihood of the teacher's order, with the unranked draws below it (RRD, Kang et al., CIKM 2020)."""
-
-    needs: ClassVar[ScoreSpace] = "rank"
-    kind: Literal["plackett_luce"] = "plackett_luce"
-
-
-ListLoss = Annotated[SoftmaxKL | SoftBCE | PlackettLuce, Field(discriminator="kind")]
-
-
-class ListTermSpec(Spec):
-    """One distillation term over lists: what to draw, how to compare, how much it weighs."""
+class ListTermSpec(_Term):
+    """One distillation term over lists: what to draw, what is taught, how to compare, how much it weighs."""
 
     kind: Literal["list"] = "list"
-    weight: PositiveFloat
+    side: Literal["users", "items"] = "users"
+    """users: items are compared for a user; items: users for an item (labels.item_depth)."""
+    teacher: Literal["labels", "partner", "student"] = "labels"
+    """Who teaches whom: the label store the student, the partner that learns beside it the student, or the student the
+    partner."""
     draw: Annotated[tuple[Draw, ...], Field(min_length=1)]
+    target: tuple[Target, ...] = ()
     loss: ListLoss
+    head: Auxiliary | None = None
+    """Left out, the scores that serve are compared."""
+    compat: Literal["mean", "sum"] = "mean"
+    """sum: over a list's items and a step's users, divided by the interactions of the batch, as papers that sum both
+    losses have it."""
 
 
-TermSpec = ListTermSpec
+class AlignTermSpec(_Term):
+    """One distillation term over vectors: the student's, adapted, against the teacher's (labels.vectors)."""
+
+    kind: Literal["align"] = "align"
+    sides: Annotated[tuple[Literal["users", "items"], ...], Field(min_length=1)] = ("users", "items")
+    loss: AlignLoss
+    filter: Filter | None = None
+    preserve: Preserve | None = None
+
+
+TermSpec = Annotated[ListTermSpec | AlignTermSpec, Field(discriminator="kind")]

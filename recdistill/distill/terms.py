@@ -1,133 +1,220 @@
-"""A distillation term, and the objective: the one module that training sees, everything trainable inside."""
+"""Distillation terms: what each draws for a step's rows, and what it makes of the student's scores or vectors."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from types import MappingProxyType
+from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
+from torch.nn.functional import pad
 
-from recdistill.data.sequences import joined
-from recdistill.distill import draws, losses
-from recdistill.distill.spec import ListTermSpec
-from recdistill.models.encoders import Encoder, Group
-from recdistill.models.ranker import Ranker
-from recdistill.types import Batch, Candidates
+from recdistill.distill import draws, guided, losses, targets
+from recdistill.distill.draws import own_items
+from recdistill.distill.schedule import Curve
+from recdistill.distill.spec import AlignTermSpec, ListTermSpec, TermSpec
+from recdistill.distill.spec_lists import Adapted
+from recdistill.types import Candidates
 
-DRAWS = {"top": draws.top, "ranked": draws.ranked, "unseen": draws.unseen}
-LOSSES = {"softmax_kl": losses.softmax_kl, "soft_bce": losses.soft_bce, "plackett_luce": losses.plackett_luce}
+DRAWS: dict[str, Callable[..., draws.Draw]] = {
+    "top": draws.top,
+    "ranked": draws.ranked,
+    "unseen": draws.unseen,
+    "pairs": draws.pairs,
+    "student_top": guided.student_top,
+    "student_ranked": guided.student_ranked,
+    "rank_gap": guided.rank_gap,
+    "closure": guided.closure,
+    "trajectory": guided.fused,
+    "whole": guided.whole,
+}
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "softmax_kl": losses.softmax_kl,
+    "list_ce": losses.list_ce,
+    "gated_kl": losses.gated_kl,
+    "soft_bce": losses.soft_bce,
+    "normalised_ce": losses.normalised_ce,
+    "logit_mse": losses.logit_mse,
+    "margin_mse": losses.margin_mse,
+    "plackett_luce": losses.plackett_luce,
+    "sampled_pl": losses.sampled_pl,
+    "independent": losses.independent,
+    "hard_bce": losses.hard_bce,
+    "pairwise": losses.pairwise,
+}
+TARGETS: dict[str, Callable[..., Any]] = {"rank": targets.rank, "scale": targets.scale}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListTerm:
-    """Compares the student's scores with the teacher's lists on the items its draws choose."""
+    """Compares the student's scores with the teacher's on the items its draws choose."""
 
     name: str
     weight: float
     draws: Sequence[Callable[[draws.Lists, Generator], draws.Draw]]
-    num_ranked: int  # how many of the draws, the first, keep the teacher's order
-    loss: Callable[[Tensor, Candidates], Tensor]
+    num_ranked: int | None = None  # columns in teacher order; None: those of the first `lead` draws
+    lead: int = 0
+    loss: Callable[..., Tensor]
+    kind: str  # of the loss, whose rows `compat: sum` multiplies back
+    scored: bool = False  # the loss reads scores, so what the lists do not score is scored by the teacher's vectors
+    sampled: bool = False  # sampled draws stand for all that is not in the list
+    target: Callable[[Any], Any] | None = None
+    side: str = "users"
+    groups: int = 0  # of popularity, that pairs are drawn in
+    teacher: str = "labels"
+    rest: bool = False  # the student's scores of all that is not in the list stand as one below it
+    in_batch: int = 0  # items of each row of the batch: its positive and so many negatives
+    debiased: bool = False
+    total: bool = False
+    balance: bool = False
+    curve: Curve = field(default_factory=Curve)
+    gradient: float | None = None  # of the term's own head as it reaches the shared vectors; None: it has none
+    adapted: tuple[int, float] | None = None  # hidden width and loss weight of the network that adapts the teacher
+    switches: bool = False  # the loss has a second form, which it takes on when told that it is `dynamic`
+
+    def candidates(
+        self, lists: draws.Lists, generator: Generator, score: Callable[[Tensor], Tensor] | None = None
+    ) -> Candidates:
+        """Draw what to compare for each row of `lists`; `score` gives the teacher's scores of any items [R,n]."""
+        drawn = [draw(lists, generator) for draw in self.draws]
+        alone = len(drawn) == 1  # then what is one row in memory stays so
+        items = drawn[0].items if alone else torch.cat([d.items for d in drawn], dim=1)
+        teacher = drawn[0].scores if alone else torch.cat([d.scores for d in drawn], dim=1)
+        if self.scored and self.teacher == "labels" and score is not None:
+            unknown = ~torch.isfinite(teacher) & (items >= 0)
+            if bool(unknown.any()):
+                teacher = torch.where(unknown, score(items), teacher)
+        logq = None
+        if self.sampled:
+            parts = [torch.zeros_like(d.scores) if d.logq is None else d.logq for d in drawn]
+            logq = torch.cat(parts, dim=1)
+        ranked = sum(d.items.shape[1] for d in drawn[: self.lead]) if self.num_ranked is None else self.num_ranked
+        if self.rest:
+            items, teacher, logq = _with_rest(items, teacher, logq)
+        gate = next((d.gate for d in drawn if d.gate is not None), None)
+        seen = own_items(lists.seen) if self.rest else None
+        found = Candidates(items=items, teacher=teacher, ranked=ranked, logq=logq, gate=gate, seen=seen)
+        return found if self.target is None else self.target(found)
+
+    def value(self, student: Tensor, candidates: Candidates, rows: float, at: float = 0.0) -> Tensor:
+        """Return the mean over the rows of `student` [R,K]; `compat: sum` gives the sum over items, by `rows`."""
+        if self.debiased and candidates.logq is not None:
+            student, teacher = student - candidates.logq, candidates.teacher - candidates.logq
+            candidates = replace(candidates, teacher=teacher, logq=None)
+        late = {"dynamic": self.curve.switched(at)} if self.switches else {}
+        each = self.loss(student, candidates, **late)
+        if not self.total:
+            return each.mean()
+        return (each * losses.counts(self.kind, candidates)).sum() / rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlignTerm:
+    """Compares the student's vectors, adapted, with the teacher's."""
+
+    name: str
+    weight: float
+    sides: tuple[str, ...]
+    loss: dict[str, Any]  # what `align.build` makes a module of, one for each side
+    filter: dict[str, Any] | None = None
+    preserve: dict[str, Any] | None = None
+    balance: bool = False
+    curve: Curve = field(default_factory=Curve)
 
     def candidates(self, lists: draws.Lists, generator: Generator) -> Candidates:
-        """Draw what to compare for each row of `lists`."""
-        drawn = [draw(lists, generator) for draw in self.draws]
-        return Candidates(
-            items=torch.cat([d.items for d in drawn], dim=1),
-            teacher=torch.cat([d.scores for d in drawn], dim=1),
-            ranked=sum(d.items.shape[1] for d in drawn[: self.num_ranked]),
-        )
+        """Draw the items whose ranking the adapter must keep."""
+        assert self.preserve is not None
+        k = self.preserve["k"]
+        found = draws.ranked(lists, generator, k=k, temperature=self.preserve["draw_temperature"])
+        return Candidates(items=found.items, teacher=found.scores, ranked=k)
 
 
-def make_term(spec: ListTermSpec, position: int) -> ListTerm:
+Term = ListTerm | AlignTerm
+
+
+def key(term: Term) -> str:
+    """Return what the modules of a term are called: a module's name has no dot."""
+    return term.name.replace(".", "_")
+
+
+def make_terms(specs: Sequence[TermSpec], *, num_items: int, epochs: int) -> list[Term]:
+    """Return the terms that `specs` describe, over `num_items` items and at most `epochs` epochs."""
+    return [make_term(spec, i, num_items=num_items, epochs=epochs) for i, spec in enumerate(specs)]
+
+
+def make_term(spec: TermSpec, position: int, *, num_items: int = 0, epochs: int = 1) -> Term:
     """Return the term that `spec` describes; ranked draws come first, whatever order they were written in."""
-    ordered = sorted(spec.draw, key=lambda d: d.kind == "unseen")
+    curve = Curve(**spec.phase.model_dump(), epochs=epochs)
+    if isinstance(spec, AlignTermSpec):
+        return AlignTerm(
+            name=f"{position}.{spec.loss.kind}",
+            weight=spec.weight,
+            sides=spec.sides,
+            loss=spec.loss.model_dump(),
+            filter=None if spec.filter is None else spec.filter.model_dump(),
+            preserve=None if spec.preserve is None else spec.preserve.model_dump(),
+            balance=spec.balance,
+            curve=curve,
+        )
+    return _list_term(spec, position, curve, num_items)
+
+
+def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int) -> ListTerm:
+    ordered = sorted(spec.draw, key=below)
+    in_batch = next((d.n for d in ordered if d.kind == "in_batch"), 0)
+    settings = spec.loss.model_dump(exclude={"kind", "whole", "start"})
+    if spec.loss.kind == "hard_bce":
+        settings["num_items"] = num_items
+    kinds = [t.kind for t in spec.target]
+    changes = [partial(TARGETS[t.kind], **t.model_dump(exclude={"kind"})) for t in spec.target if t.kind in TARGETS]
+    late = getattr(spec.loss, "start", None)
     return ListTerm(
         name=f"{position}.{spec.loss.kind}",
         weight=spec.weight,
-        draws=[partial(DRAWS[d.kind], **d.model_dump(exclude={"kind"})) for d in ordered],
-        num_ranked=sum(d.kind != "unseen" for d in ordered),
-        loss=partial(LOSSES[spec.loss.kind], **spec.loss.model_dump(exclude={"kind"})),
+        draws=[
+            partial(DRAWS[d.kind], **d.model_dump(exclude={"kind"}))
+            for d in ordered
+            if d.kind not in ("in_batch", "rest")
+        ],
+        num_ranked=next((d.k for d in ordered if d.kind == "closure"), None),
+        lead=sum(not below(d) for d in ordered),
+        loss=partial(LOSSES[spec.loss.kind], **settings),
+        kind=spec.loss.kind,
+        scored=spec.loss.needs != "rank" and "rank" not in kinds,
+        sampled=getattr(spec.loss, "whole", False),
+        target=partial(_in_turn, changes=changes) if changes else None,
+        side=spec.side,
+        groups=next((d.groups for d in ordered if d.kind == "pairs"), 0),
+        teacher=spec.teacher,
+        in_batch=in_batch,
+        rest=any(d.kind == "rest" for d in ordered),
+        debiased="debias" in kinds,
+        total=spec.compat == "sum",
+        balance=spec.balance,
+        curve=curve if late is None else replace(curve, switch=late),
+        switches=late is not None,
+        gradient=None if spec.head is None else spec.head.gradient,
+        adapted=next(((t.hidden, t.loss) for t in spec.target if isinstance(t, Adapted)), None),
     )
 
 
-class Objective(nn.Module):
-    """The task loss and the weighted distillation terms of one batch.
-
-    A term's weight is fixed and positive for the whole run: the wrapper that averages gradients over ranks
-    records which parameters take part once, so a term is there or is not built.
-    """
-
-    def __init__(
-        self,
-        model: Encoder | Ranker,
-        *,
-        loss: str,
-        num_items: int,
-        terms: Sequence[ListTerm] = (),
-        heads: Mapping[str, float] = MappingProxyType({}),
-        bf16: bool = False,
-    ) -> None:
-        super().__init__()
-        self.model, self.loss, self.num_items, self.terms = model, loss, num_items, list(terms)
-        self.heads = heads  # a ranker's further heads: name -> weight of its loss
-        self.bf16 = bf16  # products of dense layers are taken in bfloat16; weights and losses stay as they are
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the losses by name, each weighted and averaged over this rank's rows."""
-        lists = [batch.candidates[term.name] for term in self.terms]
-        users, past = batch.users, batch.past
-        own = slice(None) if not lists else slice(len(users))
-        listed = slice(len(users), None)
-        if lists:
-            users, past = torch.cat([users, batch.list_users]), joined(past, batch.list_past)
-        places = batch.positives >= 0 if batch.positives.dim() == 2 else None
-        wanted = batch.positives if places is None else batch.positives[places]
-        groups = [Group(batch.positives.unsqueeze(-1), own, places), Group(batch.negatives, own, places)]
-        groups += [Group(c.items, listed) for c in lists]
-        judged: list[Tensor] = []
-        with torch.autocast(users.device.type, torch.bfloat16, enabled=self.bf16):
-            if isinstance(self.model, Ranker) and self.heads:
-                judged = [logits.float() for logits in self.model.judge(users, past, groups)]
-                positive, negatives, *scores = [logits[..., 0] for logits in judged]
-            else:
-                positive, negatives, *scores = [score.float() for score in self.model.score(users, past, groups)]
-        found = {"task": self._task(batch, wanted, positive[:, 0], negatives).sum() / batch.count}
-        for i, (name, weight) in enumerate(self.heads.items(), start=1):
-            each = losses.told(judged[0][:, 0, i], batch.tasks[name])
-            found[f"task.{name}"] = weight * each.sum() / batch.count
-        for term, candidates, score in zip(self.terms, lists, scores, strict=True):
-            found[term.name] = term.weight * term.loss(score, candidates).mean()
-        return found
-
-    def _task(self, batch: Batch, wanted: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-        if self.loss == "bpr":
-            return losses.bpr(positive, negatives)
-        if batch.positives.dim() == 2:
-            negatives = negatives.masked_fill(read(batch.past.items, batch.positives, batch.negatives), losses.FAR)
-        shared = batch.negatives.dim() == 1
-        if shared and len(batch.negatives) == self.num_items:
-            return losses.full_softmax(positive, negatives)
-        collides = batch.negatives == wanted.unsqueeze(1)
-        share = math.log(negatives.shape[1] / self.num_items)
-        return losses.sampled_softmax(positive, negatives, collides, log_share=share)
+def below(draw: Any) -> bool:
+    """Say whether what `draw` gives stands below the teacher's list, in no order of its own."""
+    return draw.kind in ("unseen", "rest", "whole", "student_top", "student_ranked") or (
+        draw.kind == "rank_gap" and draw.side == "over"
+    )
 
 
-def read(history: Tensor, positives: Tensor, items: Tensor) -> Tensor:
-    """Return which of `items` [N] the user had taken by each place of `history` [B,L] with a positive [B,L]: [n,N].
+def _with_rest(items: Tensor, teacher: Tensor, logq: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return a list's columns and one more, of an item that stands for all others; the teacher says nothing of it."""
+    if logq is not None:
+        logq = pad(logq, (0, 1))
+    return pad(items, (0, 1)), pad(teacher, (0, 1), value=-torch.inf), logq
 
-    They are no negatives: a log keeps an item once, so none of them comes next, and no list is asked for them again.
-    An item of the past that the step hides is told by the positive before it.
-    """
-    taken = torch.cat([history, positives], dim=1)
-    distinct, where = items.unique(return_inverse=True)
-    column = torch.searchsorted(distinct, taken).clamp(max=len(distinct) - 1)
-    column = torch.where(distinct[column] == taken, column, len(distinct))  # one column more for what is none
-    at = torch.arange(history.shape[1], dtype=torch.int16, device=items.device)
-    since = torch.full((len(history), len(distinct) + 1), history.shape[1], dtype=torch.int16, device=items.device)
-    since = since.scatter_reduce(1, column, torch.cat([at, at + 1]).expand_as(taken), "amin")
-    row, place = (positives >= 0).nonzero(as_tuple=True)
-    return since[:, where][row] <= place.unsqueeze(1)
+
+def _in_turn(candidates: Candidates, changes: Sequence[Callable[..., Any]]) -> Candidates:
+    for change in changes:
+        candidates = change(candidates)
+    return candidates

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from recdistill.models.clock import Clock
 from recdistill.models.encoders import MF, TwoTower
 from recdistill.models.lightgcn import LightGCN
@@ -44,3 +46,11 @@ def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) 
 def history_length(spec: ModelSpec) -> int:
     """Return how many past items the model reads."""
     return 0 if isinstance(spec, MFSpec | LightGCNSpec) else spec.history
+
+
+def widths(model: Model) -> tuple[int, int]:
+    """Return how long a student's vectors are, and what its head reads; (0, 0) of a model that no head follows."""
+    if not isinstance(model, MF | TwoTower):
+        return 0, 0
+    last = model.layers[-1] if isinstance(model, TwoTower) and len(model.layers) else None
+    return model.dim, last.in_features if isinstance(last, nn.Linear) else model.dim

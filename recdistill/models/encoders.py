@@ -13,6 +13,7 @@ from recdistill.models.tables import TableFactory
 from recdistill.types import Past, Space
 
 MOST_SCORES = 2**26  # of a step's table of everyone's score of everything, 256 MB
+PICKED = 32  # scores of one product of matrices that take about as long as one of a pair looked up for itself
 
 
 class Group(NamedTuple):
@@ -34,13 +35,21 @@ class MF(nn.Module):
         self, table: TableFactory, *, num_users: int, num_items: int, dim: int, space: Space, temperature: float
     ) -> None:
         super().__init__()
-        self.space, self.temperature, self.num_items = space, temperature, num_items
+        self.space, self.temperature, self.num_items, self.dim = space, temperature, num_items, dim
         self.user = table("user", num_users, dim)
         self.item = table("item", num_items, dim)
 
     def vectors(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return the vectors of `users` [B] (-1: unknown, zeros) and `items` [n] (-1: none, zeros): [B,D], [n,D]."""
         return self.user(*single(users)), self.item(*single(items))
+
+    def trunk(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `head` turns into the vectors of `users`, and the vectors of `items`."""
+        return self.vectors(users, past, items)
+
+    def head(self, shared: Tensor) -> Tensor:
+        """Return the vectors of users from what `trunk` gives: they are the same."""
+        return shared
 
     def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
         """Return the scores of each group, [rows,K]; users [B]. One lookup a table serves them all."""
@@ -67,7 +76,7 @@ class TwoTower(nn.Module):
     ) -> None:
         super().__init__()
         self.space, self.temperature, self.id_dropout = space, temperature, id_dropout
-        self.num_items = num_items
+        self.num_items, self.dim = num_items, dim
         self.user = table("user", num_users, dim)
         self.item = table("item", num_items, dim)
         widths = [2 * dim, *hidden, dim] if hidden else []
@@ -75,6 +84,11 @@ class TwoTower(nn.Module):
 
     def vectors(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors of `users` [B] with their `past` and of `items` [n] (-1: none): [B,D], [n,D]."""
+        shared, found = self.trunk(users, past, items)
+        return self.head(shared), found
+
+    def trunk(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last hidden layer of `users` (their vector where there is none), and the vectors of `items`."""
         history = past.items
         if self.training and self.id_dropout:
             users = users.masked_fill(hidden(users, history, self.id_dropout), -1)
@@ -86,9 +100,13 @@ class TwoTower(nn.Module):
         pooled = pooled / count.clamp(min=1).unsqueeze(1)
         identity = self.user(*single(users))
         x = torch.cat([identity, pooled], dim=1) if len(self.layers) else identity + pooled
-        for i, layer in enumerate(self.layers):
-            x = layer(torch.relu(x) if i else x)
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
         return x, found
+
+    def head(self, shared: Tensor) -> Tensor:
+        """Return the vectors of users from what `trunk` gives: the last layer, of those that there are."""
+        return self.layers[-1](shared) if len(self.layers) else shared
 
     def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
         """Return the scores of each group, [rows,K]; users [B]. One lookup a table serves them all."""
@@ -104,6 +122,14 @@ class Encoder(Protocol):
 
     def vectors(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors of `users` [B] with their `past` and of `items` [n]: [B,D], [n,D]."""
+        ...
+
+    def trunk(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `head` reads of `users`, [B,D'], and the vectors of `items`, [n,D]."""
+        ...
+
+    def head(self, shared: Tensor) -> Tensor:
+        """Return the vectors of users, [B,D]."""
         ...
 
     def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
@@ -135,36 +161,64 @@ def single(rows: Tensor) -> tuple[Tensor, Tensor]:
     return rows[known], known.to(rows.dtype)
 
 
+class Encoded(NamedTuple):
+    """What one lookup gave."""
+
+    scores: list[Tensor]  # of each group, [rows,K]
+    shared: Tensor  # [B,D'] what the head reads of each user
+    left: Tensor  # [B,D] user vectors as they are compared
+    found: Tensor  # [n,D] item vectors before they are made comparable, as the lookup returned them
+    others: list[Tensor]  # [m,D] item vectors of each further request, as they are compared
+
+
 def score_by_vectors(model: Encoder, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
     """Return the scores of each group by inner product of the model's vectors, [rows,K]."""
-    asked = sum(g.items.numel() for g in groups)
-    if asked >= model.num_items and len(users) * model.num_items <= MOST_SCORES:
-        return _score_catalogue(model, users, past, groups)
-    left, right = model.vectors(users, past, torch.cat([g.items.reshape(-1) for g in groups]))
-    left, right = unit(left, model.space) / model.temperature, unit(right, model.space)
-    scores = []
-    for group, rows in zip(groups, right.split([g.items.numel() for g in groups]), strict=True):
-        if group.items.dim() == 1:
-            scores.append(left[group.rows] @ rows.T)
-        else:
-            each = rows.view(*group.items.shape, -1)
-            scores.append(torch.bmm(each, left[group.rows].unsqueeze(2)).squeeze(2))
-    return scores
+    return encode(model, users, past, groups).scores
 
 
-def _score_catalogue(model: Encoder, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
-    """Score everything once and pick: cheaper than vectors of items that are asked for again and again.
+def encode(
+    model: Encoder, users: Tensor, past: Past, groups: Sequence[Group], others: Sequence[Tensor] = ()
+) -> Encoded:
+    """Look everything up once: scores of `groups` over the first users, vectors of the items of `others` [m] each.
 
-    Whether it is done depends on shapes alone, so that all ranks do the same.
+    Where the groups ask for so much that it costs no more, everything is scored and then picked. Whether it is done
+    depends on shapes alone, so that all ranks do the same.
     """
+    asked = [*(g.items.reshape(-1) for g in groups), *others]
+    rows = max((g.rows.indices(len(users))[1] for g in groups), default=0)
+    count = sum(g.items.numel() for g in groups)
     everything = torch.arange(model.num_items, device=users.device)
-    left, right = model.vectors(users, past, everything)
-    table = (unit(left, model.space) / model.temperature) @ unit(right, model.space).T
-    parts = _parts(table, groups)
+    pairs = rows * model.num_items
+    whole = count >= model.num_items and pairs <= MOST_SCORES and pairs <= PICKED * _pairs(groups, rows)
+    shared, found = model.trunk(users, past, everything if whole else torch.cat(asked))
+    left, right = unit(model.head(shared), model.space), unit(found, model.space)
+    queries = left[:rows] / model.temperature
+    if whole:
+        scores = _picked(queries @ right.T, everything, groups)
+        return Encoded(scores, shared, left, found, [pick(right, wanted) for wanted in others])
+    parts = right.split([len(wanted) for wanted in asked])
     scores = []
-    for group, part in zip(groups, parts, strict=True):
+    for group, part in zip(groups, parts, strict=False):
         if group.items.dim() == 1:
-            whole = len(group.items) == model.num_items and torch.equal(group.items, everything)
+            scores.append(queries[group.rows] @ part.T)
+        else:
+            each = part.view(*group.items.shape, -1)
+            scores.append(torch.bmm(each, queries[group.rows].unsqueeze(2)).squeeze(2))
+    return Encoded(scores, shared, left, found, list(parts[len(groups) :]))
+
+
+def _pairs(groups: Sequence[Group], rows: int) -> int:
+    """Return how many scores `groups` ask for."""
+    each = (len(range(*g.rows.indices(rows))) * len(g.items) if g.items.dim() == 1 else g.items.numel() for g in groups)
+    return sum(each)
+
+
+def _picked(table: Tensor, everything: Tensor, groups: Sequence[Group]) -> list[Tensor]:
+    """Return the scores of `groups` from everybody's of everything, 0 for no item."""
+    scores = []
+    for group, part in zip(groups, _parts(table, groups), strict=True):
+        if group.items.dim() == 1:
+            whole = len(group.items) == len(everything) and torch.equal(group.items, everything)
             scores.append(part if whole else part[:, group.items.clamp(min=0)])
         else:
             scores.append(part.gather(1, group.items.clamp(min=0)))

@@ -59,6 +59,14 @@ class LightGCN(nn.Module):
         every_user, every_item = self.smoothed()
         return pick(every_user, users), pick(every_item, items)
 
+    def trunk(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of `users` and `items`: nothing comes after them."""
+        return self.vectors(users, past, items)
+
+    def head(self, shared: Tensor) -> Tensor:
+        """Return the vectors of users from what `trunk` gives: they are the same."""
+        return shared
+
     def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
         """Return the scores of each group, [rows,K]; users [B]. The graph is walked once for all of them."""
         scores = score_by_vectors(self, users, past, groups)

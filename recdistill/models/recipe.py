@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from recdistill.distill.spec import TermSpec
+from recdistill.distill.spec import ListTermSpec
 from recdistill.models.spec import AnyTeacher, ExternalSpec, Fitted, ModelSpec, TrainSpec
 from recdistill.spec import Spec
 from recdistill.types import Artifact
 
-Terms = Annotated[tuple[TermSpec, ...], Field(min_length=1)]
+Terms = Annotated[tuple[ListTermSpec, ...], Field(min_length=1)]
 
 
 class MemberSpec(Spec):
@@ -91,7 +91,7 @@ class TeacherSpec(Spec):
             yield ("recipe", further, i), member.model, member.train
 
     @property
-    def terms(self) -> tuple[TermSpec, ...]:
+    def terms(self) -> tuple[ListTermSpec, ...]:
         """What models of the recipe learn from labels of the teacher itself."""
         return self.recipe.terms if isinstance(self.recipe, Assistants | Generations) else ()
 

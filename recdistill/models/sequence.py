@@ -64,6 +64,14 @@ class SequenceEncoder(nn.Module):
         states, identity, found = self.states(users, past, items)
         return identity + _latest(states), found
 
+    def trunk(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors of `users` and `items`: nothing comes after them."""
+        return self.vectors(users, past, items)
+
+    def head(self, shared: Tensor) -> Tensor:
+        """Return the vectors of users from what `trunk` gives: they are the same."""
+        return shared
+
     def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
         """Return the scores of each group, [rows,K] for the latest state, or [places,K] for the states it asks for.
 

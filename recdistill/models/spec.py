@@ -133,6 +133,8 @@ class TrainSpec(Spec):
     """Of the embedding tables, whose optimizer runs fused in the backward pass."""
     dense_lr: PositiveFloat = 1e-3
     """Of every other parameter (Adam)."""
+    decay: Literal["none", "cosine"] = "none"
+    """Of the learning rates over `epochs`: none keeps them, cosine takes them to 0 along half a wave."""
     optimizer: Literal["rowwise_adagrad", "adagrad", "sgd"] = "rowwise_adagrad"
     compute: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the dense layers' products; tables, losses and the optimizers' sums are float32 in both."""
@@ -153,6 +155,18 @@ AnyTeacher = Annotated[
 ]
 
 
+class GuideSpec(Spec):
+    """What of the student's own ranking the draws that follow it read, and how often it is brought up to date."""
+
+    depth: PositiveInt = 200
+    """Items of a user, or users of an item."""
+    refresh: PositiveInt = 1
+    """Epochs."""
+
+
+Partner = Annotated[MFSpec | TwoTowerSpec | LightGCNSpec | RankerSpec, Field(discriminator="kind")]
+
+
 class StudentSpec(Spec):
     """The student; a scratch twin, same in all but the distillation, is always trained beside it."""
 
@@ -160,6 +174,11 @@ class StudentSpec(Spec):
     train: TrainSpec
     seeds: tuple[int, ...] = ()
     """Seeds to train, instead of `train.seed` alone; the first is served, the others give the spread."""
+    task: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the student's own loss beside what it is taught; the scratch twin has nothing else."""
+    guide: GuideSpec = GuideSpec()
+    partner: Partner | None = None
+    """A model that learns the same task in the same steps, and that terms of `teacher: partner` listen to."""
 
     @property
     def all_seeds(self) -> tuple[int, ...]:

@@ -68,6 +68,13 @@ class Distributed:
     device: torch.device
     optimizer: Any  # torchrec's CombinedOptimizer: tables fused in backward, the rest Adam
 
+    rates: tuple[float, ...]  # the learning rate of each of its groups of parameters, as the run begins
+
+    def set_rate(self, factor: float) -> None:
+        """Multiply every learning rate, as it was at the beginning, by `factor`, from the next zero_grad on."""
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds, in torch.distributed.checkpoint's form."""
         return {"model": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -151,7 +158,9 @@ def distribute(
         parts.append(KeyedOptimizerWrapper(replicated, lambda p: plain(p, lr=lr, weight_decay=weight_decay)))
     for part in parts[1:]:
         part.init_state()  # otherwise loading a checkpoint skips the moments in silence
-    return Distributed(module=sharded, device=device, optimizer=CombinedOptimizer(parts))
+    combined = CombinedOptimizer(parts)
+    rates = tuple(float(group["lr"]) for group in combined.param_groups)
+    return Distributed(module=sharded, device=device, optimizer=combined, rates=rates)
 
 
 def init_rows(name: str, start: int, stop: int, dim: int, *, std: float, seed: int) -> Tensor:

@@ -10,11 +10,14 @@ import pytest
 from safetensors.torch import load_file
 
 from recdistill.data.sequences import Sequences
-from recdistill.distill.spec import ListTermSpec, PlackettLuce, SoftmaxKL, Top, Unseen
+from recdistill.distill.spec import ListTermSpec
+from recdistill.distill.spec_draws import Top, Unseen
+from recdistill.distill.spec_lists import PlackettLuce, SoftmaxKL
 from recdistill.fit import fit, load
 from recdistill.models.build import history_length
 from recdistill.models.spec import LightGCNSpec, MFSpec, RankerSpec, SequenceSpec, TrainSpec, TwoTowerSpec
 from recdistill.scoring import recommend
+from recdistill.teaching import Teaching
 from recdistill.types import Dataset, Interactions, Labels, quiet
 from recdistill.world import World
 
@@ -115,7 +118,8 @@ def test_a_student_learns_from_the_lists_what_its_log_does_not_say(term, tmp_pat
     dataset = replace(planted(), train=rows(noise, 0, TRAINED))
     spec, settings = CASES["mf"][0], TrainSpec(**TRAIN | {"list_users": 120})
     fitted(tmp_path / "scratch", "mf", dataset=dataset, settings=settings)
-    fitted(tmp_path / "student", "mf", dataset=dataset, settings=settings, labels=lists(), terms=[term])
+    teaching = Teaching(labels=lists(), terms=[term])
+    fitted(tmp_path / "student", "mf", dataset=dataset, settings=settings, teaching=teaching)
     assert own_group(dataset, spec, tmp_path / "scratch") < 0.5
     assert own_group(dataset, spec, tmp_path / "student") > 0.9
 

@@ -12,7 +12,7 @@ import recdistill
 
 ROOT = Path(recdistill.__file__).parents[1]
 COMMANDS = ("check", "plan", "run", "label", "show", "report", "verify", "promote", "rollback")
-COMMANDS += ("doctor", "import", "synth")
+COMMANDS += ("methods", "sweep", "doctor", "import", "synth")
 HEAVY = ("torch", "torchrec", "fbgemm_gpu", "mlflow", "faiss", "matplotlib")
 
 

@@ -8,7 +8,7 @@ import pytest
 from pipelines.__main__ import main
 from recdistill import registry, store
 from recdistill.errors import GateRejected
-from recdistill.types import Release
+from recdistill.results import Release
 from recdistill.world import World
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from recdistill.errors import ArtifactError
 from recdistill.latency import Target, calibrate, measure, summarise
-from recdistill.types import LatencyRow
+from recdistill.results import LatencyRow
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from recdistill import registry, tracking
 from recdistill.bundle import manifest_sha256
 from recdistill.errors import ArtifactError, GateRejected
-from recdistill.types import GateResult
+from recdistill.results import GateResult
 
 PASS = GateResult(gate="ndcg_at_10", passed=True, measured=0.5, required=">= 0.4", reason="ndcg_at_10 is 0.5")
 FAIL = GateResult(gate="p95_ms", passed=False, measured=9.0, required="<= 5", reason="p95_ms is 9, required <= 5")

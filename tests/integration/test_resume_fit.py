@@ -70,6 +70,7 @@ def train(out, dataset, spec, *, stop=0, every=1, **settings):
         except Stopped:
             return None
     files = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in out.iterdir()}
+    del facts["seconds_per_epoch"]
     return facts, files
 
 

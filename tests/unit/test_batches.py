@@ -12,7 +12,8 @@ import torch
 from recdistill.data.batches import Sampler, make_batches, reject
 from recdistill.data.sequences import Sequences
 from recdistill.errors import DataError
-from recdistill.types import Candidates, Interactions, Labels
+from recdistill.lessons import cut
+from recdistill.types import Candidates, Interactions, Labels, Lesson
 from recdistill.world import World
 
 USERS, ITEMS = 12, 30
@@ -43,21 +44,31 @@ SAMPLER = Sampler(
 )
 
 
-def draw(users, items, scores, generator):
-    noise = torch.randint(ITEMS, (len(users), 2), generator=generator)
-    return {
-        "term": Candidates(
-            items=torch.cat([items, noise], 1), teacher=torch.nn.functional.pad(scores, (0, 2)), ranked=3
-        )
-    }
+class Shown:
+    """A lesson of the teacher's three items and two at random."""
+
+    asks_users, asks_items = True, False
+
+    def prepare(self, step):
+        pass
+
+    def draw(self, step, users, items, world, generator):  # noqa: ARG002
+        listed, scores = map(torch.from_numpy, LABELS.take(users.numpy()))
+        noise = torch.randint(ITEMS, (len(users), 2), generator=generator)
+        teacher = torch.nn.functional.pad(scores, (0, 2))
+        whole = Candidates(items=torch.cat([listed, noise], 1), teacher=teacher, ranked=3)
+        return Lesson(candidates={"term": cut(whole, world.slice(len(users)))})
+
+    def of_batch(self, users, positives, negatives):  # noqa: ARG002
+        yield from ()
 
 
-DISTILLED = replace(SAMPLER, labels=LABELS, list_users=6, drawer=draw)
+DISTILLED = replace(SAMPLER, list_users=6, lessons=Shown())
 NAMES = ("users", "positives", "negatives", "past.items", "list_users", "list_past.items")
 
 
 def same(a, b):
-    terms = all(torch.equal(a.candidates[t].items, b.candidates[t].items) for t in a.candidates)
+    terms = all(torch.equal(a.lesson.candidates[t].items, b.lesson.candidates[t].items) for t in a.lesson.candidates)
     return terms and all(torch.equal(attrgetter(name)(a), attrgetter(name)(b)) for name in NAMES)
 
 
@@ -84,9 +95,9 @@ def test_ranks_hold_the_parts_of_the_one_batch(own, size):
             else:
                 assert torch.equal(torch.cat([attrgetter(name)(p) for p in parts]), attrgetter(name)(one))
         for field in ("items", "teacher"):
-            joined = torch.cat([getattr(p.candidates["term"], field) for p in parts])
-            assert torch.equal(joined, getattr(one.candidates["term"], field))
-        assert {p.candidates["term"].ranked for p in parts} == {3}
+            joined = torch.cat([getattr(p.lesson.candidates["term"], field) for p in parts])
+            assert torch.equal(joined, getattr(one.lesson.candidates["term"], field))
+        assert {p.lesson.candidates["term"].ranked for p in parts} == {3}
 
 
 def test_shapes_are_those_of_the_types():
@@ -187,8 +198,8 @@ def test_list_users_cover_everyone_each_round():
 def test_lists_and_histories_are_those_of_their_users():
     one = make_batches(DISTILLED, World())(5)
     items, scores = LABELS.take(one.list_users.numpy())
-    assert one.candidates["term"].items[:, :3].tolist() == items.tolist()
-    assert one.candidates["term"].teacher[:, :3].tolist() == scores.tolist()
+    assert one.lesson.candidates["term"].items[:, :3].tolist() == items.tolist()
+    assert one.lesson.candidates["term"].teacher[:, :3].tolist() == scores.tolist()
     for user, row in zip(one.list_users.tolist(), one.list_past.items.tolist(), strict=True):
         assert [item for item in row if item >= 0] == np.flatnonzero(TAKEN[user])[-4:].tolist()
 
@@ -196,7 +207,7 @@ def test_lists_and_histories_are_those_of_their_users():
 def test_without_labels_there_are_no_list_users():
     one = make_batches(SAMPLER, World())(0)
     assert len(one.list_users) == 0
-    assert one.candidates == {}
+    assert one.lesson.candidates == {}
 
 
 # Windows

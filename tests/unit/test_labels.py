@@ -24,6 +24,7 @@ FACTS = {
     "depth": DEPTH,
     "per_shard": 3,
     "rest": 0,
+    "along": [0, 0, 0],
     "precision": "f32",
     "stamp": STAMP,
 }

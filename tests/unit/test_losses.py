@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from recdistill.distill import losses
+from recdistill.distill import losses, task_losses
 from recdistill.types import Candidates
 
 KL = partial(losses.softmax_kl, temperature=1.7)
@@ -227,7 +227,7 @@ def test_huge_scores_stay_finite(loss):
 
 
 def test_bpr_closed_form():
-    found = losses.bpr(torch.tensor([1.0, -2.0]), torch.tensor([[0.0, 3.0], [-2.0, 1.0]]))
+    found = task_losses.bpr(torch.tensor([1.0, -2.0]), torch.tensor([[0.0, 3.0], [-2.0, 1.0]]))
     expected = [(math.log(1 + math.exp(-1)) + math.log(1 + math.exp(2))) / 2]
     expected += [(math.log(2) + math.log(1 + math.exp(3))) / 2]
     assert found.tolist() == pytest.approx(expected, rel=1e-6)
@@ -237,13 +237,13 @@ def test_sampled_softmax_over_the_whole_catalogue_is_the_cross_entropy():
     scores, positive = rows(24, 4, 9), torch.tensor([0, 3, 8, 3])
     collides = torch.arange(9) == positive.unsqueeze(1)
     chosen = scores.gather(1, positive.unsqueeze(1))[:, 0]
-    found = losses.sampled_softmax(chosen, scores, collides, log_share=0.0)
+    found = task_losses.sampled_softmax(chosen, scores, collides, log_share=0.0)
     torch.testing.assert_close(found, torch.nn.functional.cross_entropy(scores, positive, reduction="none"))
 
 
 def test_full_softmax_is_the_cross_entropy():
     scores, positive = rows(24, 4, 9), torch.tensor([0, 3, 8, 3])
-    found = losses.full_softmax(scores.gather(1, positive.unsqueeze(1))[:, 0], scores)
+    found = task_losses.full_softmax(scores.gather(1, positive.unsqueeze(1))[:, 0], scores)
     torch.testing.assert_close(found, torch.nn.functional.cross_entropy(scores, positive, reduction="none"))
 
 
@@ -253,16 +253,18 @@ def test_the_log_share_makes_the_denominator_an_estimate_of_the_whole():
     drawn = torch.randint(40, (20_000, 10), generator=generator)
     share = math.log(10 / 40)
     positive = scores[:1].expand(20_000)
-    found = losses.sampled_softmax(positive, scores[drawn], drawn == 0, log_share=share)
+    found = task_losses.sampled_softmax(positive, scores[drawn], drawn == 0, log_share=share)
     # exp(loss) is the sampled denominator over exp(s+); its mean is the full one.
     assert found.exp().mean().item() == pytest.approx(float((scores - scores[0]).exp().sum()), rel=0.02)
-    uncorrected = losses.sampled_softmax(positive, scores[drawn], drawn == 0, log_share=0.0)
+    uncorrected = task_losses.sampled_softmax(positive, scores[drawn], drawn == 0, log_share=0.0)
     assert (uncorrected < found).all()
 
 
 def test_sampled_softmax_with_nothing_but_collisions_is_zero():
     student = torch.tensor([3.0], requires_grad=True)
-    found = losses.sampled_softmax(student, torch.full((1, 4), 3.0), torch.ones(1, 4, dtype=torch.bool), log_share=-2.0)
+    found = task_losses.sampled_softmax(
+        student, torch.full((1, 4), 3.0), torch.ones(1, 4, dtype=torch.bool), log_share=-2.0
+    )
     found.sum().backward()
     assert found.item() == 0
     assert student.grad is not None

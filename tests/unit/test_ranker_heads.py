@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 import torch
 
-from recdistill.distill.terms import Objective
+from recdistill.distill.objective import Objective
 from recdistill.fit import fit, load
 from recdistill.models.clock import Clock
 from recdistill.models.encoders import Group

@@ -11,7 +11,7 @@ import torch
 
 from recdistill.data.batches import Sampler, make_batches
 from recdistill.data.sequences import Sequences
-from recdistill.distill.terms import Objective
+from recdistill.distill.objective import Objective
 from recdistill.models.encoders import Group, hidden
 from recdistill.models.reading import between
 from recdistill.models.sequence import SequenceEncoder

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from recdistill.data.tasks import targets
-from recdistill.distill.losses import told
+from recdistill.distill.task_losses import told
 from recdistill.errors import DataError
 from recdistill.models.spec import TaskSpec
 from recdistill.types import Dataset, Interactions

@@ -9,11 +9,14 @@ import pytest
 import torch
 
 from recdistill.distill.draws import Lists, Seen
-from recdistill.distill.spec import ListTermSpec, PlackettLuce, Ranked, SoftBCE, SoftmaxKL, Top, Unseen
-from recdistill.distill.terms import Objective, make_term, read
+from recdistill.distill.objective import Objective, read
+from recdistill.distill.spec import ListTermSpec
+from recdistill.distill.spec_draws import Ranked, Top, Unseen
+from recdistill.distill.spec_lists import PlackettLuce, SoftBCE, SoftmaxKL
+from recdistill.distill.terms import make_term
 from recdistill.models.encoders import MF
 from recdistill.models.tables import PlainTable
-from recdistill.types import Batch, Candidates, Past
+from recdistill.types import Batch, Candidates, Lesson, Past
 
 ITEMS = 30
 LISTS = Lists(
@@ -54,7 +57,7 @@ CANDIDATES = Candidates(
 
 
 def compute(*terms, batch=BATCH, loss="bpr", candidates=CANDIDATES):
-    given = replace(batch, candidates={t.name: candidates for t in terms})
+    given = replace(batch, lesson=Lesson(candidates={t.name: candidates for t in terms}))
     return Objective(model(), loss=loss, num_items=ITEMS, terms=terms)(given)
 
 

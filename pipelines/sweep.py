@@ -1,0 +1,230 @@
+"""Methods x widths x losses x seeds on one log: cells -> fits -> judged -> rows. Read `sweep` from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipelines.sweep_fits import Made, Piece, make, reason, shown
+from pipelines.sweep_judge import judge_teacher
+from pipelines.sweep_table import Factors, Tried, best, rows
+from pipelines.teach import teach
+from recdistill import stages
+from recdistill.config import Config, load_config
+from recdistill.errors import ConfigError, StageError
+from recdistill.methods import find, presets
+from recdistill.models.spec import Fitted
+from recdistill.stages import Data, Run
+from recdistill.types import Artifact, Log
+from recdistill.world import world
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What to try; what is empty is as the file has it, and of methods all there are."""
+
+    file: Path
+    sets: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    dims: tuple[int, ...] = ()
+    losses: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
+    tune: tuple[float, ...] = ()
+    jobs: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One student, by its width and its own loss, and the method that is to make it better; None for its scratch twin.
+
+    `config` holds all of it, and `why` stands for a configuration that cannot be.
+    """
+
+    method: str | None
+    dim: int
+    loss: str
+    config: Config | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """A cell with the labels that its method learns from, or why it cannot be tried."""
+
+    cell: Cell
+    labels: Artifact | None = None
+    why: str = ""
+
+    def pieces(self, data: Data, seeds: Sequence[int], factor: float, *, judged: bool) -> list[Piece]:
+        """Return one training a seed; none of what cannot be tried."""
+        if self.labels is None:
+            return []
+        return _pieces(self.cell, data, seeds, labels=self.labels, factor=factor, judged=judged)
+
+
+def sweep(asked: Asked, log: Log) -> dict[str, Any]:
+    """Train and measure all that is asked; returns the settings and one row a model, as JSON values.
+
+    A killed sweep goes on where it was: every training and measurement is an artifact. Raises ConfigError if the file
+    is wrong without any method, StageError if a scratch student fails, without which a method's figures say nothing.
+    """
+    asked = _filled(asked)
+    scratch, tried = cells(asked)
+    base = scratch[0].config
+    assert base is not None  # cells has raised otherwise
+    tick = _ticker(asked, len(scratch), len(tried), log)
+    with world(device=base.exec.device, threads=base.exec.threads) as joined:
+        if joined.size > 1:
+            raise ConfigError("a sweep does not run under torchrun", where="usage", fix="use --jobs")
+        run = Run(store=Path(base.exec.store), world=joined, log=shown(log))
+        data = stages.split(stages.ingest(base.log, base.features, run), base.split, run)
+
+        twins = _scratches(asked, scratch, data, run, tick)
+        teacher = _teacher(base, data, twins[0], run)
+
+        known = {(twin.dim, twin.loss): twin for twin in twins}
+        lessons = [_labelled(cell, data, known[cell.dim, cell.loss], run, tick) for cell in tried]
+        factors = _tuned(asked, lessons, data, run, tick)
+        made = _finals(asked, lessons, factors, data, run, tick)
+
+    found = [_tried(*each) for each in zip(tried, made, factors, strict=True)]
+    log("sweep", tick.total, tick.total, {})
+    count = [one.fit.hit for each in (*twins, *found) for one in each.made if one.fit is not None]
+    told = {"file": str(asked.file), "name": base.name, "teacher": base.teacher.model_dump(mode="json")}
+    return {
+        **told,
+        "asked": {"sets": asked.sets, "seeds": asked.seeds, "tune": asked.tune, "methods": asked.methods},
+        "k": base.report.k,
+        "found": sum(count),
+        "built": len(count) - sum(count),
+        "rows": rows(twins, found, teacher, base.report),
+    }
+
+
+def cells(asked: Asked) -> tuple[list[Cell], list[Cell]]:
+    """Return the scratch students, one a loss and width, and what is tried on each; raises ConfigError for the former.
+
+    A method that does not fit the configuration is a cell that says why.
+    """
+    scratch, tried = list[Cell](), list[Cell]()
+    for method in (None, *asked.methods):
+        for loss in asked.losses:
+            for dim in asked.dims:
+                kind, _, negatives = loss.partition(":")
+                sets = [*asked.sets, f"student.model.dim={dim}", f"student.train.loss={kind}"]
+                sets += [f"student.train.negatives={negatives}"] if negatives else []
+                try:
+                    config, why = load_config(asked.file, sets, method), ""
+                except ConfigError as error:
+                    if method is None:
+                        raise
+                    config, why = None, reason(error)
+                cell = Cell(method=method, dim=dim, loss=loss, config=config, why=why)
+                (scratch if method is None else tried).append(cell)
+    return scratch, tried
+
+
+def _filled(asked: Asked) -> Asked:
+    """Return what is asked with what the file has in the place of what is not; unknown methods are refused here."""
+    student = load_config(asked.file, asked.sets).student
+    if len({find(method).stem for method in asked.methods}) < len(asked.methods):
+        raise ConfigError("two methods have one name", where="--methods", fix="rename one of the files")
+    return replace(
+        asked,
+        methods=asked.methods or tuple(presets()),
+        dims=asked.dims or (student.model.dim,),
+        losses=asked.losses or (student.train.loss,),
+        seeds=asked.seeds or student.all_seeds,
+        tune=asked.tune or (1.0,),
+        jobs=max(asked.jobs, 1),
+    )
+
+
+def _pieces(cell: Cell, data: Data, seeds: Sequence[int], **how: Any) -> list[Piece]:
+    assert cell.config is not None
+    name, taught = f"{cell.method or 'scratch'}, {cell.loss}, {cell.dim}", cell.method is not None
+    return [Piece(name=name, config=cell.config, data=data, seed=seed, taught=taught, **how) for seed in seeds]
+
+
+def _scratches(asked: Asked, scratch: Sequence[Cell], data: Data, run: Run, tick: Ticker) -> list[Tried]:
+    """Return the scratch students, one a loss and width."""
+    made = make([p for cell in scratch for p in _pieces(cell, data, asked.seeds)], run, asked.jobs, tick)
+    for one in made:
+        if one.fit is None:
+            raise StageError(f"a scratch student failed: {one.reason}", where="sweep")
+    each = len(asked.seeds)
+    return [_tried(cell, made[i * each : (i + 1) * each], {1.0: None}) for i, cell in enumerate(scratch)]
+
+
+def _teacher(config: Config, data: Data, scratch: Tried, run: Run) -> Artifact:
+    """Return how good the teacher is that the file describes."""
+    plain = Fitted(config.student.model, scratch.fits[0])
+    teacher, _ = teach(config, data, plain, run)
+    labels = stages.label(data, teacher, plain, config.labels, run) if teacher.external is not None else None
+    return judge_teacher(data, teacher, plain, labels, config, run)
+
+
+def _labelled(cell: Cell, data: Data, scratch: Tried, run: Run, tick: Ticker) -> Lesson:
+    """Return a method with its labels, which others may have had written; its teacher is taught if it has its own."""
+    if cell.config is None:
+        return Lesson(cell=cell, why=cell.why)
+    try:
+        plain = Fitted(cell.config.student.model, scratch.fits[0])
+        teacher, _ = teach(cell.config, data, plain, run)
+        labels = stages.label(data, teacher, plain, cell.config.labels, run)
+    except Exception as error:
+        return Lesson(cell=cell, why=reason(error))
+    tick(f"labels for {cell.method}", None)
+    return Lesson(cell=cell, labels=labels)
+
+
+def _tuned(asked: Asked, lessons: Sequence[Lesson], data: Data, run: Run, tick: Ticker) -> list[Factors]:
+    """Return for each cell the validation NDCG@10 of the first seed at each factor; a single factor is not judged."""
+    found: list[Factors] = [dict.fromkeys(asked.tune) for _ in lessons]
+    if len(asked.tune) == 1:
+        return found
+    at, pieces = list[tuple[int, float]](), list[Piece]()
+    for i, lesson in enumerate(lessons):
+        for factor in asked.tune:
+            more = lesson.pieces(data, asked.seeds[:1], factor, judged=False)
+            at, pieces = at + [(i, factor)] * len(more), pieces + more
+    for (i, factor), made in zip(at, make(pieces, run, asked.jobs, tick), strict=True):
+        found[i][factor] = made.valid
+    return found
+
+
+def _finals(
+    asked: Asked, lessons: Sequence[Lesson], factors: Sequence[Factors], data: Data, run: Run, tick: Ticker
+) -> list[list[Made]]:
+    """Return for each cell what came of every seed at its best factor."""
+    each = [
+        lesson.pieces(data, asked.seeds, best(factor), judged=True)
+        for lesson, factor in zip(lessons, factors, strict=True)
+    ]
+    made = iter(make([piece for pieces in each for piece in pieces], run, asked.jobs, tick))
+    return [
+        [next(made) for _ in pieces] or [Made(reason=lesson.why)] for lesson, pieces in zip(lessons, each, strict=True)
+    ]
+
+
+def _tried(cell: Cell, made: Sequence[Made], factors: Factors) -> Tried:
+    return Tried(method=cell.method, dim=cell.dim, loss=cell.loss, made=made, factors=factors)
+
+
+class Ticker:
+    """Counts what is done of a sweep and logs it."""
+
+    def __init__(self, total: int, log: Log) -> None:
+        self.done, self.total, self.log = 0, total, log
+        log("sweep", 0, total, {})
+
+    def __call__(self, name: str, valid: float | None) -> None:
+        self.done += 1
+        self.log("sweep", min(self.done, self.total - 1), self.total, {} if valid is None else {name: valid})
+
+
+def _ticker(asked: Asked, scratch: int, tried: int, log: Log) -> Ticker:
+    tuning = len(asked.tune) if len(asked.tune) > 1 else 0
+    return Ticker(scratch * len(asked.seeds) + tried * (1 + tuning + len(asked.seeds)), log)

@@ -1,0 +1,27 @@
+"""When a term counts, and how much: a function of how far the training is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A term's share of its weight over the epochs: 0 before `start`, rising over `ramp`, 0 again from `stop` on."""
+
+    start: float = 0.0
+    ramp: float = 0.0
+    stop: float | None = None
+    epochs: int = 1  # of the whole training
+    switch: float = 0.0  # the epoch from which a loss that has two forms takes its second
+
+    def at(self, share: float) -> float:
+        """Return how much the term counts when `share` of the training is done."""
+        epoch = share * self.epochs
+        if epoch < self.start or (self.stop is not None and epoch >= self.stop):
+            return 0.0
+        return min(1.0, (epoch - self.start) / self.ramp) if self.ramp else 1.0
+
+    def switched(self, share: float) -> float:
+        """Return 1 where the second form of the loss is on, else 0."""
+        return float(share * self.epochs >= self.switch)

@@ -1,0 +1,77 @@
+"""What a training leaves on disk on its way: checkpoints to go on from, and the weights of the best validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from recdistill.checkpoint import save_checkpoint
+from recdistill.models.build import Model
+from recdistill.models.tables import Distributed
+from recdistill.store import aside
+from recdistill.train import Progress, Stopwatch, finite
+from recdistill.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Writes what the loop asks it to; its time is not the training's."""
+
+    out: Path
+    model: Distributed
+    plain: Model
+    judge: Callable[[], float | None]  # the quality of `plain` on the validation part
+    world: World
+    clock: Stopwatch
+    steps: int
+    every: int  # steps between checkpoints
+    keep: bool  # the weights of every validation, not of the best alone
+    prune: Callable[[int], None] | None  # deletes what nobody needs who goes on from a checkpoint
+
+    def evaluate(self, step: int) -> float | None:
+        """Validate the weights as they are, and keep them beside the checkpoints; collective."""
+        with self.clock.stopped():
+            weights = self.model.gather()
+            return self.world.share(lambda: self._keep_best(step, only(weights, "model.")))
+
+    def save(self, now: Progress, sums: Mapping[str, Tensor]) -> None:
+        """Write a checkpoint where it is time to; collective."""
+        if now.step % self.every or now.step >= self.steps:
+            return
+        with self.clock.stopped():
+            # What the ranks have summed each for itself is averaged, or the others' part would be lost on the way.
+            means = mean({name: value.clone() for name, value in sums.items()}, self.world)
+            finite(means, now.step)
+            progress = asdict(replace(now, sums=means))
+            save_checkpoint(self.out, self.model, now.step, progress, self.world, keep=self.keep)
+            if self.prune is not None:
+                self.world.share(partial(self.prune, now.step))
+
+    def _keep_best(self, step: int, weights: dict[str, Tensor]) -> float | None:
+        """Those that prove not the best go with the next checkpoint."""
+        self.plain.load_state_dict(weights)
+        with aside(self.out / f"weights-{step}.safetensors") as file:
+            save_file(weights, file)
+        value = self.judge()
+        self.plain.train()
+        return value
+
+
+def only(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the weights whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): w.contiguous() for name, w in weights.items() if name.startswith(prefix)}
+
+
+def mean(sums: dict[str, Tensor], world: World) -> dict[str, float]:
+    """Return each sum averaged over the ranks, whose batches are of one size."""
+    if world.size > 1:
+        import torch.distributed as dist
+
+        for value in sums.values():
+            dist.all_reduce(value)
+    return {name: float(value) / world.size for name, value in sums.items()}

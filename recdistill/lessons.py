@@ -1,0 +1,240 @@
+"""What a step's distillation terms compare: drawn from the labels, and from what the student itself ranks first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from recdistill.data.sequences import Sequences
+from recdistill.distill.draws import Lists, Seen, popularity_groups
+from recdistill.distill.terms import AlignTerm, ListTerm, Term
+from recdistill.guide import Guide
+from recdistill.taught import Near, Sides, comparable, neighbours
+from recdistill.types import Around, Candidates, Dataset, Int, Labels, Lesson, Past, Vectors
+from recdistill.world import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lessons:
+    """Everything that lessons are drawn from; each is a function of the step, the rows and the generator alone."""
+
+    terms: Sequence[Term]
+    labels: Labels | None
+    users: Seen  # of every user: rows are set for a step
+    items: Seen  # of every item
+    groups: Mapping[int, Tensor]  # number of popularity groups -> the group of each item [I]
+    tables: Mapping[str, Sides]  # align term -> what it is to come near to, of all users and items
+    near: Mapping[str, Near]  # align term -> neighbours and weights of all users, of all items
+    guide: Guide | None
+    sequences: Sequences
+    history: int
+    steps: int  # of the whole training
+    negatives: float  # log of how often an item is expected among a step's negatives
+
+    @property
+    def asks_items(self) -> bool:
+        """Say whether a step needs items of its own: for lists of users, or vectors."""
+        return any(isinstance(t, AlignTerm) or t.side == "items" for t in self.terms)
+
+    @property
+    def asks_users(self) -> bool:
+        """Say whether a step needs users beside those of its batch."""
+        return any(isinstance(t, AlignTerm) or (t.side == "users" and not t.in_batch) for t in self.terms)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Return how long the teacher's vectors are that users and items are compared with; 0 where none are."""
+        return next(((left.shape[1], right.shape[1]) for left, right in self.tables.values()), (0, 0))
+
+    def prepare(self, step: int) -> None:
+        """Bring what the student ranks first up to date where it is time to; collective."""
+        if self.guide is not None:
+            self.guide.prepare(step)
+
+    def draw(self, step: int, users: Tensor, items: Tensor, world: World, generator: Generator) -> Lesson:
+        """Return this rank's part of what is compared for `users` [R] and `items` [Q]."""
+        candidates: dict[str, Candidates] = {}
+        crowd: list[Tensor] = []
+        features: dict[str, Sides] = {}
+        kept: dict[str, Tensor] = {}
+        around: dict[str, Around] = {}
+        mine, own = world.slice(len(users)), world.slice(len(items))
+        whole = dict(self._drawn(users, items, generator))
+        for term in self.terms:
+            found = whole.get(term.name)
+            if found is not None:
+                candidates[term.name] = cut(found, own if getattr(term, "side", "") == "items" else mine)
+        for term in self.terms:
+            if isinstance(term, ListTerm) and term.side == "items":
+                crowd.append(candidates[term.name].items.reshape(-1))
+        for term in self.terms:
+            if not isinstance(term, AlignTerm):
+                continue
+            left, right = self.tables[term.name]
+            features[term.name] = left[users[mine]], right[items[own]]
+            if term.preserve is not None:
+                kept[term.name] = right[candidates[term.name].items.reshape(-1).clamp(min=0)]
+            if term.filter is not None:
+                by_user, by_item = self.near[term.name]
+                around[term.name] = Around(
+                    users=by_user[0][users[mine]],
+                    user_weights=by_user[1][users[mine]],
+                    items=by_item[0][items[own]],
+                    item_weights=by_item[1][items[own]],
+                )
+                if "users" in term.sides:
+                    crowd.append(around[term.name].users.reshape(-1))
+        everyone = torch.cat(crowd) if crowd else None
+        share = step / self.steps
+        return Lesson(
+            candidates=candidates,
+            features=features,
+            kept=kept,
+            around=around,
+            items=items[own] if self.asks_items else None,
+            crowd=everyone,
+            crowd_past=None if everyone is None else self._past(everyone),
+            at=share,
+            curves={term.name: term.curve.at(share) for term in self.terms},
+        )
+
+    def of_batch(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Iterator[tuple[str, Candidates]]:
+        """Yield what the terms over the batch's own items compare: users [B], positives [B], negatives [N] or [B,N]."""
+        for term in self.terms:
+            if not isinstance(term, ListTerm) or not term.in_batch:
+                continue
+            part, first = negatives[..., : term.in_batch], positives.unsqueeze(1)
+            part = part.expand(len(users), -1)
+            items = torch.cat([first, part.masked_fill(part == first, -1)], dim=1)
+            teacher = torch.full(items.shape, -torch.inf)
+            if self.labels is not None and self.labels.vectors is not None and term.teacher == "labels":
+                score = _scores(self.labels.vectors, users.numpy())
+                teacher = torch.cat([score(first), score(part)], dim=1)  # shared negatives are one product
+            logq = torch.full(items.shape, self.negatives)
+            logq[:, 0] = 0.0
+            found = Candidates(items=items, teacher=teacher, ranked=1, logq=logq if term.debiased else None)
+            yield term.name, found if term.target is None else term.target(found)
+
+    def _past(self, users: Tensor) -> Past:
+        return self.sequences.latest(users.clamp(min=0), self.history)
+
+    def _drawn(self, users: Tensor, items: Tensor, generator: Generator) -> Iterator[tuple[str, Candidates]]:
+        lists: dict[str, Lists] = {}
+        for term in self.terms:
+            if isinstance(term, AlignTerm):
+                if term.preserve is not None:
+                    yield term.name, term.candidates(self._lists(users, "labels", 0), generator)
+                continue
+            if term.in_batch:
+                continue
+            rows = items if term.side == "items" else users
+            asked = f"{term.side}.{term.teacher}.{term.groups}"
+            if asked not in lists:
+                make = self._by_item if term.side == "items" else self._lists
+                lists[asked] = make(rows, term.teacher, term.groups)
+            yield term.name, term.candidates(lists[asked], generator, self._score(rows.numpy(), term.side))
+
+    def _lists(self, users: Tensor, teacher: str, groups: int) -> Lists:
+        rows, guide = users.numpy(), self.guide
+        mine = None if guide is None else guide.student(rows)
+        other = None if guide is None else guide.partner(rows)
+        seen = self.users._replace(users=users)
+        if teacher == "labels":
+            assert self.labels is not None
+            found, scores = map(torch.from_numpy, self.labels.take(rows))
+            fused = None if guide is None else guide.fused(rows)
+            return Lists(found, scores, seen, student=mine, fused=fused, groups=self.groups.get(groups))
+        taught, teaches = (mine, other) if teacher == "partner" else (other, mine)
+        teaches = torch.zeros(len(users), 0, dtype=torch.int64) if teaches is None else teaches
+        return Lists(teaches, torch.full(teaches.shape, -torch.inf), seen, student=taught)
+
+    def _by_item(self, items: Tensor, teacher: str, groups: int) -> Lists:  # noqa: ARG002
+        assert self.labels is not None
+        assert self.labels.by_item is not None
+        found, scores = map(torch.from_numpy, self.labels.by_item.take(items.numpy()))
+        mine = None if self.guide is None else self.guide.by_item(items.numpy())
+        return Lists(found, scores, self.items._replace(users=items), student=mine)
+
+    def _score(self, rows: Int, side: str) -> Callable[[Tensor], Tensor] | None:
+        if self.labels is None or self.labels.vectors is None:
+            return None
+        given = self.labels.vectors
+        turned = given if side == "users" else Vectors(users=given.items, items=given.users, space=given.space)
+        return _scores(turned, rows)
+
+
+def make_lessons(
+    dataset: Dataset,
+    labels: Labels | None,
+    terms: Sequence[Term],
+    guide: Guide | None,
+    sequences: Sequences,
+    history: int,
+    steps: int,
+    negatives: float,
+) -> Lessons:
+    """Return what the lessons of `terms` are drawn from; the teacher's vectors are made comparable here."""
+    train = dataset.train
+    users, items = torch.from_numpy(train.users()), torch.from_numpy(np.array(train.items))
+    counts = torch.bincount(items, minlength=dataset.num_items)
+    nobody = torch.zeros(0, dtype=torch.int64)
+    tables: dict[str, Sides] = {}
+    near: dict[str, Near] = {}
+    aligning = [term for term in terms if isinstance(term, AlignTerm)]
+    if aligning:
+        assert labels is not None
+        assert labels.vectors is not None
+        table = comparable(labels.vectors)
+        for term in aligning:
+            tables[term.name] = table
+            if term.filter is not None:
+                near[term.name], tables[term.name] = neighbours(dataset, table, **term.filter)
+    return Lessons(
+        terms=terms,
+        labels=labels,
+        users=Seen(nobody, (users * dataset.num_items + items).sort().values, dataset.num_items),
+        items=Seen(nobody, (items * dataset.num_users + users).sort().values, dataset.num_users),
+        groups={n: popularity_groups(counts, n) for n in {getattr(t, "groups", 0) for t in terms} - {0}},
+        tables=tables,
+        near=near,
+        guide=guide,
+        sequences=sequences,
+        history=history,
+        steps=steps,
+        negatives=negatives,
+    )
+
+
+def cut(candidates: Candidates, part: slice) -> Candidates:
+    """Return the rows of `part`."""
+    return replace(
+        candidates,
+        items=candidates.items[part],
+        teacher=candidates.teacher[part],
+        logq=None if candidates.logq is None else candidates.logq[part],
+        gate=None if candidates.gate is None else candidates.gate[part],
+        seen=None if candidates.seen is None else _within(candidates.seen, part),
+    )
+
+
+def _within(pairs: tuple[Tensor, Tensor], part: slice) -> tuple[Tensor, Tensor]:
+    row, item = pairs
+    kept = (row >= part.start) & (row < part.stop)
+    return row[kept] - part.start, item[kept]
+
+
+def _scores(taught: Vectors, rows: Int) -> Callable[[Tensor], Tensor]:
+    """Return the function from items [R,n] to the teacher's scores of them for `rows` [R]."""
+    left = torch.from_numpy(taught.users[rows])
+    right = torch.from_numpy(np.asarray(taught.items))
+
+    def score(items: Tensor) -> Tensor:
+        if items.stride(0) == 0:  # the same items for every row
+            return left @ right[items[0].clamp(min=0)].T
+        return torch.bmm(right[items.clamp(min=0)], left.unsqueeze(2)).squeeze(2)
+
+    return score

@@ -1,0 +1,57 @@
+"""What a run measured and decided: the rows of a report, the verdicts of gates, the release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricRow:
+    """One measured quality: `value` over users (and seeds), with a bootstrap interval."""
+
+    model: str  # teacher, scratch, student, student@index, popularity
+    metric: str  # recall, ndcg, ...
+    k: int
+    slice: str  # all, popularity:head, activity:low, ...
+    value: float
+    low: float
+    high: float
+    seed_spread: float | None = None  # standard deviation over seeds, where there are several
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatencyRow:
+    """Service times of one way to answer, in milliseconds, one query at a time."""
+
+    model: str  # teacher, student@flat, student@index, ...
+    part: str  # encode, search, total
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+    queries: int
+    size_bytes: int
+    spread: float = 0.0  # (largest - smallest) / median of the repeats' p50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateResult:
+    """One gate's verdict: what it measured, what it required."""
+
+    gate: str
+    passed: bool
+    measured: float
+    required: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What the registry did with a candidate."""
+
+    model: str
+    version: int
+    alias: str | None  # "champion" if promoted
+    gates: tuple[GateResult, ...]
+    uri: str
+    run_id: str

@@ -1,0 +1,53 @@
+"""What a training is taught by: the labels, the terms, and who learns beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from recdistill.distill.spec import ListTermSpec, TermSpec
+from recdistill.distill.spec_draws import Trajectory
+from recdistill.guide import Ask, Guide, Walk
+from recdistill.models.spec import GuideSpec, ModelSpec
+from recdistill.types import Dataset, Labels
+from recdistill.world import World
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Teaching:
+    """Everything that sets a distilled student apart from its scratch twin."""
+
+    terms: Sequence[TermSpec]
+    labels: Labels | None = None
+    guide: GuideSpec = field(default_factory=GuideSpec)
+    partner: ModelSpec | None = None
+    task: float = 1.0  # weight of the student's own loss
+
+
+def make_guide(
+    teaching: Teaching, dataset: Dataset, out: Path, world: World, ask: Ask, steps_per_epoch: int
+) -> Guide | None:
+    """Return what keeps the student's lists up to date, None where no draw follows them."""
+    guided = [term for term in teaching.terms if follows(term)]
+    if not guided:
+        return None
+    by_item = any(isinstance(term, ListTermSpec) and term.side == "items" for term in guided)
+    draws = [draw for term in guided if isinstance(term, ListTermSpec) for draw in term.draw]
+    walk = next((draw for draw in draws if isinstance(draw, Trajectory)), None)
+    return Guide(
+        out=out,
+        world=world,
+        ask=ask,
+        train=dataset.train,
+        depth=teaching.guide.depth,
+        every=teaching.guide.refresh * steps_per_epoch,
+        item_depth=teaching.guide.depth if by_item else 0,
+        labels=teaching.labels,
+        walk=None if walk is None else Walk(k=walk.k, alpha=walk.alpha, decay=walk.decay, every=walk.every),
+    )
+
+
+def follows(term: TermSpec) -> bool:
+    """Say whether a draw of `term` reads what the student itself ranks first."""
+    return isinstance(term, ListTermSpec) and any("student" in draw.reads for draw in term.draw)
