@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from cyclopts import Parameter
 
 from pipelines.commands import File, Sets
 from pipelines.console import Json, say, table
 from recdistill.errors import ConfigError
 
 T = TypeVar("T")
+Students = Annotated[tuple[str, ...], Parameter(name="--student", negative="")]
 
 
 def methods(*, json: Json = False) -> int:
@@ -34,7 +37,7 @@ def methods(*, json: Json = False) -> int:
     return 0
 
 
-def sweep(
+def sweep(  # long: half of it says what the options are
     config: File,
     /,
     *,
@@ -43,6 +46,7 @@ def sweep(
     seeds: str | None = None,
     losses: str | None = None,
     tune: str | None = None,
+    student: Students = (),
     jobs: int = 1,
     out: Path = Path("runs/sweep"),
     sets: Sets = (),
@@ -67,6 +71,9 @@ def sweep(
     tune
         Factors of the terms' weights to train with the first seed, such as 0.3,1,3; the one of the best validation
         NDCG@10 is kept for all seeds, the first of equals.
+    student
+        Settings of the student, as YAML of its section, `{}` for the file's own; may be given again. Each method, and
+        the scratch student, is tried with all of them, and keeps that of the best validation NDCG@10.
     jobs
         Processes to train in, of one thread each if there are more than one.
     out
@@ -84,6 +91,7 @@ def sweep(
         losses=_listed(losses, str, "--losses"),
         seeds=_listed(seeds, int, "--seeds"),
         tune=_listed(tune, float, "--tune"),
+        students=student,
         jobs=jobs,
     )
     with progress(json=json) as log:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pipelines.sweep_fits import Made, Piece, make, reason, shown
 from pipelines.sweep_judge import judge_teacher
-from pipelines.sweep_table import Factors, Tried, best, rows
+from pipelines.sweep_table import Factors, Settings, Tried, best, rows
 from pipelines.teach import teach
 from recdistill import stages
 from recdistill.config import Config, load_config
@@ -32,6 +36,7 @@ class Asked:
     losses: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
     tune: tuple[float, ...] = ()
+    students: tuple[str, ...] = ()  # settings to try in the place of the file's: sections of `student`, as YAML
     jobs: int = 1
 
 
@@ -46,7 +51,13 @@ class Cell:
     dim: int
     loss: str
     config: Config | None
+    student: str = ""  # which of the settings that are tried
     why: str = ""
+
+    @property
+    def place(self) -> tuple[str | None, int, str]:
+        """Return what it is one of several settings of."""
+        return self.method, self.dim, self.loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +98,23 @@ def sweep(asked: Asked, log: Log) -> dict[str, Any]:
         known = {(twin.dim, twin.loss): twin for twin in twins}
         lessons = [_labelled(cell, data, known[cell.dim, cell.loss], run, tick) for cell in tried]
         factors = _tuned(asked, lessons, data, run, tick)
+        lessons, factors, settings = _chosen(lessons, factors)
         made = _finals(asked, lessons, factors, data, run, tick)
 
-    found = [_tried(*each) for each in zip(tried, made, factors, strict=True)]
+    kept = [lesson.cell for lesson in lessons]
+    found = [_tried(*each) for each in zip(kept, made, factors, settings, strict=True)]
     log("sweep", tick.total, tick.total, {})
     count = [one.fit.hit for each in (*twins, *found) for one in each.made if one.fit is not None]
     told = {"file": str(asked.file), "name": base.name, "teacher": base.teacher.model_dump(mode="json")}
     return {
         **told,
-        "asked": {"sets": asked.sets, "seeds": asked.seeds, "tune": asked.tune, "methods": asked.methods},
+        "asked": {
+            "sets": asked.sets,
+            "seeds": asked.seeds,
+            "tune": asked.tune,
+            "methods": asked.methods,
+            "students": asked.students,
+        },
         "k": base.report.k,
         "found": sum(count),
         "built": len(count) - sum(count),
@@ -109,21 +128,37 @@ def cells(asked: Asked) -> tuple[list[Cell], list[Cell]]:
     A method that does not fit the configuration is a cell that says why.
     """
     scratch, tried = list[Cell](), list[Cell]()
-    for method in (None, *asked.methods):
-        for loss in asked.losses:
-            for dim in asked.dims:
-                kind, _, negatives = loss.partition(":")
-                sets = [*asked.sets, f"student.model.dim={dim}", f"student.train.loss={kind}"]
-                sets += [f"student.train.negatives={negatives}"] if negatives else []
-                try:
-                    config, why = load_config(asked.file, sets, method), ""
-                except ConfigError as error:
-                    if method is None:
-                        raise
-                    config, why = None, reason(error)
-                cell = Cell(method=method, dim=dim, loss=loss, config=config, why=why)
-                (scratch if method is None else tried).append(cell)
+    every = product((None, *asked.methods), asked.losses, asked.dims, asked.students)
+    for method, loss, dim, student in every:
+        kind, _, negatives = loss.partition(":")
+        sets = [*asked.sets, f"student.model.dim={dim}", f"student.train.loss={kind}"]
+        sets += [f"student.train.negatives={negatives}"] if negatives else []
+        sets += [f"student.{name}={value}" for name, value in leaves(student)]
+        try:
+            config, why = load_config(asked.file, sets, method), ""
+        except ConfigError as error:
+            if method is None:
+                raise
+            config, why = None, reason(error)
+        cell = Cell(method=method, dim=dim, loss=loss, config=config, student=student, why=why)
+        (scratch if method is None else tried).append(cell)
     return scratch, tried
+
+
+def leaves(student: str) -> list[tuple[str, str]]:
+    """Return (dotted name, YAML value) of every setting in a section that is written as YAML; raises ConfigError."""
+    try:
+        section = yaml.safe_load(student or "{}")
+    except yaml.YAMLError:
+        section = None
+    if not isinstance(section, dict):
+        fix = "write it as {model: {space: dot}, train: {lr: 0.3}}"
+        raise ConfigError(f"{student!r} is no section of YAML", where="--student", fix=fix)
+    found = list[tuple[str, str]]()
+    for name, value in section.items():
+        inner = value.items() if isinstance(value, dict) else ()
+        found += [(f"{name}.{key}", json.dumps(part)) for key, part in inner] or [(str(name), json.dumps(value))]
+    return found
 
 
 def _filled(asked: Asked) -> Asked:
@@ -138,6 +173,7 @@ def _filled(asked: Asked) -> Asked:
         losses=asked.losses or (student.train.loss,),
         seeds=asked.seeds or student.all_seeds,
         tune=asked.tune or (1.0,),
+        students=asked.students or ("",),
         jobs=max(asked.jobs, 1),
     )
 
@@ -149,13 +185,23 @@ def _pieces(cell: Cell, data: Data, seeds: Sequence[int], **how: Any) -> list[Pi
 
 
 def _scratches(asked: Asked, scratch: Sequence[Cell], data: Data, run: Run, tick: Ticker) -> list[Tried]:
-    """Return the scratch students, one a loss and width."""
+    """Return the scratch students, one a loss and width, each with the settings that suit it best."""
+    settings = dict[tuple[Any, ...], Settings]()
+    if len(asked.students) > 1:
+        pieces = [p for cell in scratch for p in _pieces(cell, data, asked.seeds[:1], judged=False)]
+        for cell, one in zip(scratch, make(pieces, run, asked.jobs, tick), strict=True):
+            settings.setdefault(cell.place, {})[cell.student] = one.valid
+        scratch = [cell for cell in scratch if cell.student == best(settings[cell.place])]
     made = make([p for cell in scratch for p in _pieces(cell, data, asked.seeds)], run, asked.jobs, tick)
     for one in made:
         if one.fit is None:
             raise StageError(f"a scratch student failed: {one.reason}", where="sweep")
     each = len(asked.seeds)
-    return [_tried(cell, made[i * each : (i + 1) * each], {1.0: None}) for i, cell in enumerate(scratch)]
+    parts = [made[i * each : (i + 1) * each] for i in range(len(scratch))]
+    return [
+        _tried(cell, part, {1.0: None}, settings.get(cell.place, {cell.student: None}))
+        for cell, part in zip(scratch, parts, strict=True)
+    ]
 
 
 def _teacher(config: Config, data: Data, scratch: Tried, run: Run) -> Artifact:
@@ -183,7 +229,7 @@ def _labelled(cell: Cell, data: Data, scratch: Tried, run: Run, tick: Ticker) ->
 def _tuned(asked: Asked, lessons: Sequence[Lesson], data: Data, run: Run, tick: Ticker) -> list[Factors]:
     """Return for each cell the validation NDCG@10 of the first seed at each factor; a single factor is not judged."""
     found: list[Factors] = [dict.fromkeys(asked.tune) for _ in lessons]
-    if len(asked.tune) == 1:
+    if len(asked.tune) * len(asked.students) == 1:
         return found
     at, pieces = list[tuple[int, float]](), list[Piece]()
     for i, lesson in enumerate(lessons):
@@ -193,6 +239,21 @@ def _tuned(asked: Asked, lessons: Sequence[Lesson], data: Data, run: Run, tick: 
     for (i, factor), made in zip(at, make(pieces, run, asked.jobs, tick), strict=True):
         found[i][factor] = made.valid
     return found
+
+
+def _chosen(
+    lessons: Sequence[Lesson], factors: Sequence[Factors]
+) -> tuple[list[Lesson], list[Factors], list[Settings]]:
+    """Return of each method, loss and width the lesson whose settings do best in validation, and what all did."""
+    groups = dict[tuple[Any, ...], list[tuple[Lesson, Factors]]]()
+    for lesson, factor in zip(lessons, factors, strict=True):
+        groups.setdefault(lesson.cell.place, []).append((lesson, factor))
+    kept, own, settings = list[Lesson](), list[Factors](), list[Settings]()
+    for group in groups.values():
+        told: Settings = {lesson.cell.student: factor[best(factor)] for lesson, factor in group}
+        at = next(i for i, (lesson, _) in enumerate(group) if lesson.cell.student == best(told))
+        kept, own, settings = [*kept, group[at][0]], [*own, group[at][1]], [*settings, told]
+    return kept, own, settings
 
 
 def _finals(
@@ -209,8 +270,9 @@ def _finals(
     ]
 
 
-def _tried(cell: Cell, made: Sequence[Made], factors: Factors) -> Tried:
-    return Tried(method=cell.method, dim=cell.dim, loss=cell.loss, made=made, factors=factors)
+def _tried(cell: Cell, made: Sequence[Made], factors: Factors, settings: Settings) -> Tried:
+    own = {"student": cell.student, "settings": settings}
+    return Tried(method=cell.method, dim=cell.dim, loss=cell.loss, made=made, factors=factors, **own)
 
 
 class Ticker:
@@ -226,5 +288,7 @@ class Ticker:
 
 
 def _ticker(asked: Asked, scratch: int, tried: int, log: Log) -> Ticker:
-    tuning = len(asked.tune) if len(asked.tune) > 1 else 0
-    return Ticker(scratch * len(asked.seeds) + tried * (1 + tuning + len(asked.seeds)), log)
+    settings = len(asked.students)
+    tuned = settings * len(asked.tune) > 1
+    once = len(asked.seeds) * (scratch + tried) // settings + tried + tuned * tried * len(asked.tune)
+    return Ticker(once + (scratch if settings > 1 else 0), log)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,8 +20,11 @@ from recdistill.report import ReportSpec
 from recdistill.store import write_text
 from recdistill.types import Artifact
 
+T = TypeVar("T")
 Factors = dict[float, float | None]
 """Factor of the terms' weights -> validation NDCG@10 of the first seed; None where nothing was to be chosen."""
+Settings = dict[str, float | None]
+"""The same of each of the student's settings that were tried."""
 Row = dict[str, Any]
 QUALITY = ("ndcg", "recall")  # what has a difference with an interval
 SHOWN = (*QUALITY, "tail_recall", "popularity")
@@ -36,6 +39,8 @@ class Tried:
     loss: str
     made: Sequence[Made]
     factors: Factors
+    student: str = ""
+    settings: Settings = field(default_factory=dict)
 
     @property
     def why(self) -> str:
@@ -48,9 +53,9 @@ class Tried:
         return [one.fit for one in self.made if one.fit is not None]
 
 
-def best(factors: Factors) -> float:
-    """Return the factor of the best validation; the first of equals."""
-    chances = {factor: -math.inf if value is None else value for factor, value in factors.items()}
+def best(tried: Mapping[T, float | None]) -> T:
+    """Return the factor, or the setting, of the best validation; the first of equals."""
+    chances = {factor: -math.inf if value is None else value for factor, value in tried.items()}
     return max(chances, key=chances.__getitem__)
 
 
@@ -90,6 +95,9 @@ def _figures(each: Tried, values: Values, columns: Sequence[str]) -> Row:
         "seed_spread": spread,
         "factor": best(each.factors),
         "tuned": each.factors if len(each.factors) > 1 else {},
+        "student": each.student,
+        "settings": each.settings if len(each.settings) > 1 else {},
+        "valid": [fit.manifest.facts.get("valid_ndcg_at_10") for fit in each.fits],
         "seconds_an_epoch": _epoch(each),
         "fits": [fit.fingerprint for fit in each.fits],
     }
@@ -167,7 +175,9 @@ def markdown(swept: Mapping[str, Any]) -> str:
     asked = swept["asked"]
     lines = [f"# {swept['name']}: {len(asked['methods'])} methods", ""]
     lines += [f"From `{swept['file']}`" + "".join(f", `--set {s}`" for s in asked["sets"]) + "."]
-    lines += [f"Seeds {', '.join(map(str, asked['seeds']))}; factors of the weights {_list(asked['tune'])}, chosen by"]
+    lines += [f"Seeds {', '.join(map(str, asked['seeds']))}; factors of the weights {_list(asked['tune'])}"]
+    students = zip("ABCDEFGH", asked["students"], strict=False) if len(asked["students"]) > 1 else ()
+    lines += [f"and the student's settings {letter} `{text or '{}'}`" for letter, text in students] + ["are chosen by"]
     lines += ["validation NDCG@10 of the first seed. Brackets: 95% paired bootstrap over users of the difference from"]
     lines += [
         "the scratch student. Gap closed: of NDCG, of what the teacher is ahead. Spread: over seeds, of NDCG.",
@@ -192,7 +202,18 @@ def _list(values: Sequence[float]) -> str:
 def _cells(found: Sequence[Row], ks: Sequence[int]) -> tuple[list[str], list[list[str]]]:
     first = f"ndcg@{ks[0]}"
     columns = [f"{metric}@{k}" for k in ks for metric in SHOWN]
-    head = ["model", "loss", "dim", *columns, f"{first} - scratch", "gap closed", "spread", "factor", "epoch / scratch"]
+    head = [
+        "model",
+        "loss",
+        "dim",
+        *columns,
+        f"{first} - scratch",
+        "gap closed",
+        "spread",
+        "factor",
+        "student",
+        "epoch / scratch",
+    ]
     body = []
     for row in found:
         names = [row["model"], row.get("loss", ""), str(row.get("dim", ""))]
@@ -209,10 +230,17 @@ def _cells(found: Sequence[Row], ks: Sequence[int]) -> tuple[list[str], list[lis
                 "" if share is None else f"{share['share']:.0%}",
                 "" if spread is None else f"{spread:.4f}",
                 f"{row['factor']:g}" if "difference" in row else "",
+                _letter(row),
                 "" if times is None else f"x{times:.2f}",
             ]
         )
     return head, body
+
+
+def _letter(row: Row) -> str:
+    """Return which of the student's settings was kept, A the first that was asked for."""
+    settings = list(row.get("settings", {}))
+    return "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[settings.index(row["student"])] if settings else ""
 
 
 def _number(value: float | None, column: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from recdistill.checks_teacher import all_terms
 from recdistill.distill.spec import ListTermSpec
+from recdistill.distill.spec_draws import Draw
 from recdistill.yamlfile import KeyPath
 
 if TYPE_CHECKING:
@@ -31,21 +32,24 @@ def terms_taught(config: Config) -> Iterator[Finding]:
 def draws_deep_enough(config: Config) -> Iterator[Finding]:
     """What reads the teacher's lists, or the student's, must not ask for more than they hold."""
     for at, term in all_terms(config):
-        listed = config.labels.item_depth if term.side == "items" else config.labels.depth
-        called = "labels.item_depth" if term.side == "items" else "labels.depth"
+        guided = config.student.guide.depth, "student.guide.depth"
+        labelled = config.labels.depth, "labels.depth"
+        if term.side == "items":
+            labelled = config.labels.item_depth, "labels.item_depth"
         for j, draw in enumerate(term.draw):
-            wanted = max(getattr(draw, "k", 0), getattr(draw, "n", 0) if draw.kind == "closure" else 0)
-            student = draw.kind in ("student_top", "student_ranked") or (draw.kind, getattr(draw, "side", "")) == (
-                "rank_gap",
-                "over",
-            )
-            depth, where, whose = (
-                (config.student.guide.depth, "student.guide.depth", "student's")
-                if student
-                else (listed, called, "teacher's")
-            )
-            if wanted > depth and term.teacher == "labels":
-                yield (*at, "draw", j, "k"), f"{wanted} is beyond the {whose} lists, {depth} deep: raise {where}"
+            for setting, whose in _taken(draw):
+                depth, where = labelled if whose == "teacher" and term.teacher == "labels" else guided
+                if (wanted := getattr(draw, setting)) > depth:
+                    reason = f"{wanted} is beyond the {whose}'s lists, {depth} deep: raise {where}"
+                    yield (*at, "draw", j, setting), reason
+
+
+def _taken(draw: Draw) -> tuple[tuple[str, str], ...]:
+    """Return (setting, of whose lists) of all that `draw` takes from the head of a list."""
+    if draw.kind == "closure":
+        return ("k", "teacher"), ("k", "student"), ("n", "student")
+    student = draw.kind in ("student_top", "student_ranked") or (draw.kind == "rank_gap" and draw.side == "over")
+    return (("k", "student" if student else "teacher"),) if hasattr(draw, "k") else ()
 
 
 def stores_hold(config: Config) -> Iterator[Finding]:
@@ -114,6 +118,26 @@ def parts_fit(config: Config) -> Iterator[Finding]:
             yield (*at, "side"), "has no effect: the batch's own items are compared for its users"
 
 
+def sides_whole(config: Config) -> Iterator[Finding]:
+    """Lists of users for an item are the labels' alone, as lists along a training are; an adapter has two sides."""
+    for i, term in enumerate(config.distill):
+        at: KeyPath = ("distill", i)
+        if not isinstance(term, ListTermSpec):
+            if term.preserve is not None and (term.loss.kind != "distance" or set(term.sides) != {"users", "items"}):
+                yield (*at, "preserve"), "is of adapters of users and of items: loss distance, with both sides"
+            continue
+        items = term.side == "items"
+        if items and term.teacher != "labels":
+            yield (*at, "teacher"), f"lists of users for an item are the labels': a {term.teacher} gives none"
+        if items and term.head is not None:
+            yield (*at, "head"), "is of lists of items for a user: leave it out, or take side users"
+        for j, draw in enumerate(term.draw):
+            if (items and draw.kind in ("pairs", "trajectory")) or (
+                draw.kind == "trajectory" and term.teacher != "labels"
+            ):
+                yield (*at, "draw", j), f"{draw.kind} is of the labels' lists of items for a user: take another draw"
+
+
 def partner_heard(config: Config) -> Iterator[Finding]:
     """A partner is there to be learned from, and who learns from one needs it."""
     teachers = [term.teacher if isinstance(term, ListTermSpec) else "labels" for term in config.distill]
@@ -133,7 +157,11 @@ def student_taught(config: Config) -> Iterator[Finding]:
         if name in config.student.model_fields_set and not config.distill:
             yield ("student", name), "has no effect without distill; leave it out"
     lists = [term for term in config.distill if isinstance(term, ListTermSpec)]
-    follows = any("student" in draw.reads for term in lists for draw in term.draw)
+    follows = any(
+        "student" in draw.reads or (term.teacher != "labels" and "labels" in draw.reads)
+        for term in lists
+        for draw in term.draw
+    )
     if config.distill and "guide" in config.student.model_fields_set and not follows:
         yield ("student", "guide"), "has no effect: no draw follows the student's own lists"
 
@@ -158,6 +186,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     draws_deep_enough,
     stores_hold,
     parts_fit,
+    sides_whole,
     partner_heard,
     student_taught,
     recipes_plain,

@@ -62,9 +62,13 @@ class Guide:
         self.at[:] = [last]
 
     def prune(self, checkpoint: int) -> None:
-        """Delete what no run that goes on from the step `checkpoint` can need."""
+        """Delete what no run that goes on from the step `checkpoint` can need.
+
+        A refresh at that very step has not been, and goes on from the one before it.
+        """
+        last = checkpoint - 1 - (checkpoint - 1) % self.every
         for file in self.out.glob("guide-*.npz"):
-            if int(file.stem.removeprefix("guide-")) < checkpoint - checkpoint % self.every:
+            if int(file.stem.removeprefix("guide-")) < last:
                 file.unlink(missing_ok=True)
 
     def student(self, users: Int) -> Tensor | None:

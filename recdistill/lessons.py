@@ -150,7 +150,8 @@ class Lessons:
             return Lists(found, scores, seen, student=mine, fused=fused, groups=self.groups.get(groups))
         taught, teaches = (mine, other) if teacher == "partner" else (other, mine)
         teaches = torch.zeros(len(users), 0, dtype=torch.int64) if teaches is None else teaches
-        return Lists(teaches, torch.full(teaches.shape, -torch.inf), seen, student=taught)
+        nothing = torch.full(teaches.shape, -torch.inf)
+        return Lists(teaches, nothing, seen, student=taught, groups=self.groups.get(groups))
 
     def _by_item(self, items: Tensor, teacher: str, groups: int) -> Lists:  # noqa: ARG002
         assert self.labels is not None

@@ -49,5 +49,8 @@ def make_guide(
 
 
 def follows(term: TermSpec) -> bool:
-    """Say whether a draw of `term` reads what the student itself ranks first."""
-    return isinstance(term, ListTermSpec) and any("student" in draw.reads for draw in term.draw)
+    """Say whether a draw of `term` reads what the student ranks first, or the partner that stands for the labels."""
+    if not isinstance(term, ListTermSpec):
+        return False
+    wanted = {"student"} if term.teacher == "labels" else {"student", "labels"}
+    return any(wanted & set(draw.reads) for draw in term.draw)

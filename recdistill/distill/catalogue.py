@@ -39,7 +39,7 @@ class _AgainstRest(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # pyrefly: ignore
         left, right, items, known, table, total = ctx.saved_tensors
         of_list, of_rest = gradients[0][:, :-1], gradients[0][:, -1:]
-        share = of_rest / total.clamp(min=torch.finfo(total.dtype).tiny)
+        share = (of_rest / total).masked_fill(total == 0, 0.0)  # a loss may have no gradient where nothing is left
         slope = table * share
         slope.scatter_add_(1, items.clamp(min=0), of_list * known)
         return slope @ right, slope.T @ left, None, None, None
