@@ -129,7 +129,7 @@ def distribute(
     device = torch.device(world.device)
     wanted = ("table_wise" if world.size == 1 else "row_wise") if layout == "auto" else layout
     tables = {name: child for name, child in module.named_modules() if isinstance(child, Table)}
-    sharder = _sharder()
+    sharder = _sharder(weight_decay)
     fused = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagrad": torchrec.optim.RowWiseAdagrad}
     settings = {"lr": lr, "weight_decay": weight_decay}
     if optimizer != "sgd":
@@ -210,19 +210,22 @@ def _plan(ebc: nn.Module, sharder: Any, layout: str, world: World) -> Any:
     )
 
 
-def _sharder() -> Any:
-    """Return a sharder that offers row-wise tables on a CPU too, and stops at an id out of range.
+def _sharder(weight_decay: float) -> Any:
+    """Return a sharder that offers row-wise tables on a CPU too, stops at an id out of range, and decays weights.
 
-    TorchRec leaves row-wise out there though its kernels have it, and maps a bad id to row 0 with one warning.
+    TorchRec leaves row-wise out there though its kernels have it, and maps a bad id to row 0 with one warning. The
+    kernels read a weight decay only in a mode that is not their own default; sgd and adagrad have none at all.
     """
     from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode
+    from fbgemm_gpu.split_table_batched_embeddings_ops_training import WeightDecayMode
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 
     class Sharder(EmbeddingBagCollectionSharder):
         def sharding_types(self, compute_device_type: str) -> list[str]:  # noqa: ARG002
             return ["data_parallel", "table_wise", "column_wise", "row_wise"]
 
-    return Sharder(fused_params={"bounds_check_mode": BoundsCheckMode.FATAL})
+    decay = {"weight_decay_mode": WeightDecayMode.L2} if weight_decay else {}
+    return Sharder(fused_params={"bounds_check_mode": BoundsCheckMode.FATAL} | decay)
 
 
 def _join_alone(device: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -147,7 +148,7 @@ def test_places_move_only_at_every_second_refresh(tmp_path: Path):
         assert torch.equal(torch.from_numpy(guide.now["places"].astype(np.int64)), places)
         assert torch.equal(guide.fused(ALL_USERS), fused)
         seen.append(places)
-    assert [torch.equal(a, b) for a, b in zip(seen, seen[1:], strict=False)][0::2] == [True] * 3
+    assert [torch.equal(a, b) for a, b in pairwise(seen)][0::2] == [True] * 3
     assert not torch.equal(seen[1], seen[2])
     assert (seen[0] == 0).all()
 
