@@ -181,6 +181,19 @@ def recipes_plain(config: Config) -> Iterator[Finding]:
                 yield (*at, name), "is for students; leave it out of a recipe's terms"
 
 
+def phases_possible(config: Config) -> Iterator[Finding]:
+    """A term must count at some time, and can be balanced only with a task that counts too."""
+    epochs = config.student.train.epochs
+    for i, term in enumerate(config.distill):
+        start, stop = term.phase.start, term.phase.stop
+        if start >= epochs or (stop is not None and stop <= start):
+            yield ("distill", i, "phase"), f"never counts: training ends after {epochs} epochs, and stop is after start"
+        if term.balance and not config.student.task:
+            yield ("distill", i, "balance"), "has no effect: with student.task 0 there is no gradient to be as long as"
+        if not isinstance(term, ListTermSpec) and len(set(term.sides)) < len(term.sides):
+            yield ("distill", i, "sides"), "names a side twice"
+
+
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     terms_taught,
     draws_deep_enough,
@@ -190,4 +203,5 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     partner_heard,
     student_taught,
     recipes_plain,
+    phases_possible,
 )

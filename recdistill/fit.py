@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -182,8 +181,7 @@ def _lessons(
     guide = make_guide(teaching, dataset, out, world, ask, sampler.steps_per_epoch)
     history = max(sampler.history, 0 if teaching.partner is None else history_length(teaching.partner))
     steps = settings.epochs * sampler.steps_per_epoch
-    share = math.log(settings.negatives / dataset.num_items)
-    return make_lessons(dataset, teaching.labels, terms, guide, sampler.sequences, history, steps, share)
+    return make_lessons(dataset, teaching.labels, terms, guide, sampler.sequences, history, steps)
 
 
 def _sampler(dataset: Dataset, spec: ModelSpec, settings: TrainSpec, sequences: Sequences) -> Sampler:

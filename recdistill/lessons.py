@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,7 +34,6 @@ class Lessons:
     sequences: Sequences
     history: int
     steps: int  # of the whole training
-    negatives: float  # log of how often an item is expected among a step's negatives
 
     @property
     def asks_items(self) -> bool:
@@ -44,6 +44,11 @@ class Lessons:
     def asks_users(self) -> bool:
         """Say whether a step needs users beside those of its batch."""
         return any(isinstance(t, AlignTerm) or (t.side == "users" and not t.in_batch) for t in self.terms)
+
+    @property
+    def asks_batch(self) -> bool:
+        """Say whether a term compares the first of the batch's negatives, which are then in no order."""
+        return any(isinstance(t, ListTerm) and t.in_batch for t in self.terms)
 
     @property
     def widths(self) -> tuple[int, int]:
@@ -114,7 +119,7 @@ class Lessons:
             if self.labels is not None and self.labels.vectors is not None and term.teacher == "labels":
                 score = _scores(self.labels.vectors, users.numpy())
                 teacher = torch.cat([score(first), score(part)], dim=1)  # shared negatives are one product
-            logq = torch.full(items.shape, self.negatives)
+            logq = torch.full(items.shape, math.log(part.shape[1] / self.users.num_items))
             logq[:, 0] = 0.0
             found = Candidates(items=items, teacher=teacher, ranked=1, logq=logq if term.debiased else None)
             yield term.name, found if term.target is None else term.target(found)
@@ -176,7 +181,6 @@ def make_lessons(
     sequences: Sequences,
     history: int,
     steps: int,
-    negatives: float,
 ) -> Lessons:
     """Return what the lessons of `terms` are drawn from; the teacher's vectors are made comparable here."""
     train = dataset.train
@@ -206,7 +210,6 @@ def make_lessons(
         sequences=sequences,
         history=history,
         steps=steps,
-        negatives=negatives,
     )
 
 

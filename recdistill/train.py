@@ -89,6 +89,7 @@ def train(
         model.optimizer.zero_grad()  # which hands the rate to the tables, whose update runs in the backward pass
         torch.stack(list(losses.values())).sum().backward()
         model.optimizer.step()
+        model.shrink(rate(at.step / steps))
         for name, value in losses.items():  # summed without reading it, which would wait for the device
             sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.detach().double()
         at = replace(at, step=at.step + 1)

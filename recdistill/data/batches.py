@@ -32,6 +32,11 @@ class Teaches(Protocol):
         """Say whether a step needs items of its own."""
         ...
 
+    @property
+    def asks_batch(self) -> bool:
+        """Say whether a term compares the first of the batch's negatives."""
+        ...
+
     def prepare(self, step: int) -> None:
         """Bring what the student ranks first up to date where it is time to; collective."""
         ...
@@ -158,7 +163,8 @@ def _negatives(sampler: Sampler, users: Tensor, keys: Tensor, generator: Generat
         drawn = torch.randint(sampler.num_items, (len(users), sampler.negatives), generator=generator)
         return reject(users, drawn, keys, sampler.num_items, generator)
     if sampler.negatives >= sampler.num_items:
-        return torch.arange(sampler.num_items)
+        mixed = sampler.lessons is not None and sampler.lessons.asks_batch
+        return torch.randperm(sampler.num_items, generator=generator) if mixed else torch.arange(sampler.num_items)
     return torch.randint(sampler.num_items, (sampler.negatives,), generator=generator)
 
 

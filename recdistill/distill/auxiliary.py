@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from recdistill.types import Candidates
+from recdistill.models.encoders import unit
+from recdistill.types import Candidates, Space
 
 EVERY = 16  # steps between two measurements of gradients, each of which costs about half a backward pass
 KEPT = 0.7  # of a measured ratio from one measurement to the next
@@ -23,9 +24,9 @@ class Head(nn.Module):
     Its gradient reaches the shared vectors times `gradient`. It begins near the identity where the widths agree.
     """
 
-    def __init__(self, shared: int, dim: int, gradient: float) -> None:
+    def __init__(self, shared: int, dim: int, gradient: float, space: Space = "dot") -> None:
         super().__init__()
-        self.gradient = gradient
+        self.gradient, self.space = gradient, space
         self.user, self.item = nn.Linear(shared, dim), nn.Linear(dim, dim)
         with torch.no_grad():
             for layer in (self.user, self.item):
@@ -35,11 +36,11 @@ class Head(nn.Module):
 
     def user_side(self, shared: Tensor) -> Tensor:
         """Return the head's vectors of users from what they share with the head that serves: [n,D'] -> [n,D]."""
-        return self.user(scaled_gradient(shared, self.gradient))
+        return unit(self.user(scaled_gradient(shared, self.gradient)), self.space)
 
     def item_side(self, items: Tensor) -> Tensor:
         """Return the head's vectors of items, [n,D]."""
-        return self.item(scaled_gradient(items, self.gradient))
+        return unit(self.item(scaled_gradient(items, self.gradient)), self.space)
 
 
 def adapt(network: nn.Module, candidates: Candidates) -> tuple[Tensor, Candidates]:

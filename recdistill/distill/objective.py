@@ -18,7 +18,7 @@ from recdistill.distill.targets import Adapted
 from recdistill.distill.terms import AlignTerm, ListTerm, Term, key
 from recdistill.models.encoders import MF, Encoded, Encoder, Group, TwoTower, encode
 from recdistill.models.ranker import Ranker
-from recdistill.types import Batch, Candidates, Past
+from recdistill.types import Batch, Candidates, Past, Space
 
 
 class Widths(NamedTuple):
@@ -60,7 +60,8 @@ class Objective(nn.Module):
         self.aligning = [term for term in terms if isinstance(term, AlignTerm)]
         self.heads = heads  # a ranker's further heads: name -> weight of its loss
         self.bf16 = bf16  # products of dense layers are taken in bfloat16; weights and losses stay as they are
-        self.own = nn.ModuleDict(_modules(terms, widths))
+        space: Space = "dot" if isinstance(model, Ranker) else model.space
+        self.own = nn.ModuleDict(_modules(terms, widths, space))
         self.balance = Balance([term.name for term in terms if term.balance])
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -162,7 +163,7 @@ def _asked(items: Tensor) -> Tensor:
     return items[0] if len(items) > 1 and items.stride(0) == 0 else items
 
 
-def _modules(terms: Sequence[Term], widths: Widths) -> dict[str, nn.Module]:
+def _modules(terms: Sequence[Term], widths: Widths, space: Space) -> dict[str, nn.Module]:
     """Return what the terms train of their own."""
     own: dict[str, nn.Module] = {}
     for term in terms:
@@ -171,7 +172,7 @@ def _modules(terms: Sequence[Term], widths: Widths) -> dict[str, nn.Module]:
             own |= {f"{key(term)}_{side}": align.build(term.loss, widths.student, taught[side]) for side in term.sides}
             continue
         if term.gradient is not None:
-            own[f"{key(term)}_head"] = Head(widths.shared, widths.student, term.gradient)
+            own[f"{key(term)}_head"] = Head(widths.shared, widths.student, term.gradient, space)
         if term.adapted is not None:
             own[f"{key(term)}_adapted"] = Adapted(term.adapted[0])
     return own

@@ -120,14 +120,15 @@ class Pairs(Spec):
 class Trajectory(Spec):
     """The first `k` of the lists of several teachers, each at the moment of its training the student is ready for.
 
-    Every `every` epochs a user's place moves on in a teacher's training when the student's list agrees with the
-    next moment about as well as with this one: D(now) / D(next) > alpha * decay^moves, D = 1 - NDCG@k.
+    At every `every`-th refresh (student.guide) a user's place moves on in a teacher's training when the student's list
+    agrees with the next moment about as well as with this one: D(now) / D(next) > alpha * decay^moves, D = 1 - NDCG@k.
     """
 
     reads: ClassVar[tuple[Source, ...]] = ("student", "trajectory")
     kind: Literal["trajectory"] = "trajectory"
     k: PositiveInt
     every: PositiveInt = 10
+    """Refreshes of the student's lists."""
     alpha: PositiveFloat = 1.05
     decay: PositiveFloat = 0.995
 

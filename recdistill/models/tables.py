@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -69,11 +69,19 @@ class Distributed:
     optimizer: Any  # torchrec's CombinedOptimizer: tables fused in backward, the rest Adam
 
     rates: tuple[float, ...]  # the learning rate of each of its groups of parameters, as the run begins
+    decay: float = 0.0  # share of every row of a table that a step takes away at the full rate
 
     def set_rate(self, factor: float) -> None:
         """Multiply every learning rate, as it was at the beginning, by `factor`, from the next zero_grad on."""
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
+
+    def shrink(self, factor: float) -> None:
+        """Take `factor` times the decay from every row: the fused optimizers read no weight decay, whatever is set."""
+        if self.decay:
+            with torch.no_grad():
+                for _, _, _, shard in _shards(self.module):
+                    shard.mul_(1 - factor * self.decay)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint holds, in torch.distributed.checkpoint's form."""
@@ -129,9 +137,9 @@ def distribute(
     device = torch.device(world.device)
     wanted = ("table_wise" if world.size == 1 else "row_wise") if layout == "auto" else layout
     tables = {name: child for name, child in module.named_modules() if isinstance(child, Table)}
-    sharder = _sharder(weight_decay)
+    sharder = _sharder()
     fused = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagrad": torchrec.optim.RowWiseAdagrad}
-    settings = {"lr": lr, "weight_decay": weight_decay}
+    settings = {"lr": lr}
     if optimizer != "sgd":
         settings["eps"] = 1e-8
     for table in tables.values():
@@ -155,12 +163,12 @@ def distribute(
     replicated = {n: p for n, p in dense.items() if ".ebc." in n}
     if replicated:
         plain = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adagrad
-        parts.append(KeyedOptimizerWrapper(replicated, lambda p: plain(p, lr=lr, weight_decay=weight_decay)))
+        parts.append(KeyedOptimizerWrapper(replicated, lambda p: plain(p, lr=lr)))
     for part in parts[1:]:
         part.init_state()  # otherwise loading a checkpoint skips the moments in silence
     combined = CombinedOptimizer(parts)
     rates = tuple(float(group["lr"]) for group in combined.param_groups)
-    return Distributed(module=sharded, device=device, optimizer=combined, rates=rates)
+    return Distributed(module=sharded, device=device, optimizer=combined, rates=rates, decay=lr * weight_decay)
 
 
 def init_rows(name: str, start: int, stop: int, dim: int, *, std: float, seed: int) -> Tensor:
@@ -175,20 +183,26 @@ def init_rows(name: str, start: int, stop: int, dim: int, *, std: float, seed: i
 
 
 def _fill(sharded: nn.Module, std: float, seed: int) -> None:
+    for table, (row, column), dim, target in _shards(sharded):
+        full = init_rows(table, row, row + target.shape[0], dim, std=std, seed=seed)
+        with torch.no_grad():
+            target.copy_(full[:, column : column + target.shape[1]])
+
+
+def _shards(sharded: nn.Module) -> Iterator[tuple[str, tuple[int, int], int, Tensor]]:
+    """Yield what this rank holds of each table: its name, the first row and column, the table's width, the numbers."""
     from torch.distributed._shard.sharded_tensor import ShardedTensor
 
     for name, value in sharded.state_dict().items():
         if ".ebc." not in name:
             continue
         table = name.split(".ebc.")[1].split(".")[1]
-        shards = value.local_shards() if isinstance(value, ShardedTensor) else [None]
-        for shard in shards:
-            target = value if shard is None else shard.tensor
-            row, column = (0, 0) if shard is None else shard.metadata.shard_offsets
-            dim = target.shape[1] if shard is None else value.metadata().size[1]
-            full = init_rows(table, row, row + target.shape[0], dim, std=std, seed=seed)
-            with torch.no_grad():
-                target.copy_(full[:, column : column + target.shape[1]])
+        if not isinstance(value, ShardedTensor):
+            yield table, (0, 0), value.shape[1], value
+            continue
+        for shard in value.local_shards():
+            row, column = shard.metadata.shard_offsets
+            yield table, (row, column), value.metadata().size[1], shard.tensor
 
 
 def _plan(ebc: nn.Module, sharder: Any, layout: str, world: World) -> Any:
@@ -210,22 +224,19 @@ def _plan(ebc: nn.Module, sharder: Any, layout: str, world: World) -> Any:
     )
 
 
-def _sharder(weight_decay: float) -> Any:
-    """Return a sharder that offers row-wise tables on a CPU too, stops at an id out of range, and decays weights.
+def _sharder() -> Any:
+    """Return a sharder that offers row-wise tables on a CPU too, and stops at an id out of range.
 
-    TorchRec leaves row-wise out there though its kernels have it, and maps a bad id to row 0 with one warning. The
-    kernels read a weight decay only in a mode that is not their own default; sgd and adagrad have none at all.
+    TorchRec leaves row-wise out there though its kernels have it, and maps a bad id to row 0 with one warning.
     """
     from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode
-    from fbgemm_gpu.split_table_batched_embeddings_ops_training import WeightDecayMode
     from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
 
     class Sharder(EmbeddingBagCollectionSharder):
         def sharding_types(self, compute_device_type: str) -> list[str]:  # noqa: ARG002
             return ["data_parallel", "table_wise", "column_wise", "row_wise"]
 
-    decay = {"weight_decay_mode": WeightDecayMode.L2} if weight_decay else {}
-    return Sharder(fused_params={"bounds_check_mode": BoundsCheckMode.FATAL} | decay)
+    return Sharder(fused_params={"bounds_check_mode": BoundsCheckMode.FATAL})
 
 
 def _join_alone(device: str) -> None:

@@ -133,7 +133,9 @@ def shortened(term: Any) -> Any:
         changes["loss"] = term.loss.model_copy(update={"start": term.loss.start * share})
     if term.kind == "list":
         changes["draw"] = tuple(
-            draw.model_copy(update={name: min(getattr(draw, name), DEPTH) for name in ("k", "n") if hasattr(draw, name)})
+            draw.model_copy(
+                update={name: min(getattr(draw, name), DEPTH) for name in ("k", "n") if hasattr(draw, name)}
+            )
             for draw in term.draw
         )
     return term.model_copy(update=changes)

@@ -47,7 +47,7 @@ SAMPLER = Sampler(
 class Shown:
     """A lesson of the teacher's three items and two at random."""
 
-    asks_users, asks_items = True, False
+    asks_users, asks_items, asks_batch = True, False, False
 
     def prepare(self, step):
         pass

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from recdistill.checks_terms import CHECKS
 from recdistill.config import load_config
 from recdistill.errors import ConfigError
 
@@ -24,7 +23,7 @@ distill: []
 report: {k: [10]}
 """
 LUCE, MSE, PAIRWISE = "{kind: plackett_luce}", "{kind: logit_mse}", "{kind: pairwise}"
-PARTNER = "student.partner={kind: mf, dim: 16}"
+GATED, PARTNER = "{kind: gated_kl}", "student.partner={kind: mf, dim: 16}"
 VECTORS, BY_ITEM, ALONG = "labels.vectors=true", "labels.item_depth=30", "labels.trajectory=4"
 
 
@@ -67,7 +66,7 @@ TAUGHT = one(*BELOW)
         [one("top, k: 5", loss=MSE)],
         [one(*BELOW, loss=MSE), VECTORS],
         [one("pairs, n: 3", loss=PAIRWISE)],
-        [one("closure, k: 50, n: 150", loss="{kind: gated_kl}"), VECTORS],  # n is of the student's list, 200 deep
+        [one("closure, k: 50, n: 150", loss=GATED), VECTORS],  # n is of the student's list, 200 deep
         [one("top, k: 30", more="side: items"), BY_ITEM],
         [one("trajectory, k: 5", "unseen, n: 3"), ALONG],
         [one("in_batch, n: 3", loss="{kind: softmax_kl}", more="target: [{kind: debias}]"), VECTORS],
@@ -110,52 +109,10 @@ CASES = {
         f"in_batch {ALONE}",
     ),
     "whole and more": ([one("whole", "top, k: 5", loss=MSE), VECTORS], "distill.0.draw", f"whole {ALONE}"),
-    "pairs and more": ([one("top, k: 5", "pairs, n: 2", loss=PAIRWISE)], "distill.0.draw", f"pairs {ALONE}"),
     "closure and more": (
-        [one("closure, k: 5, n: 3", "top, k: 5", loss="{kind: gated_kl}"), VECTORS],
+        [one("closure, k: 5, n: 3", "top, k: 5", loss=GATED), VECTORS],
         "distill.0.draw",
         f"closure {ALONE}",
-    ),
-    # draws_deep_enough
-    "top too deep": (
-        [one("top, k: 5", "ranked, k: 51")],
-        "distill.0.draw.1.k",
-        "51 is beyond the teacher's lists, 50 deep: raise labels.depth",
-    ),
-    "items too deep": (
-        [one("top, k: 31", more="side: items"), BY_ITEM],
-        "distill.0.draw.0.k",
-        "31 is beyond the teacher's lists, 30 deep: raise labels.item_depth",
-    ),
-    "student too deep": (
-        [one("student_ranked, k: 21"), "student.guide={depth: 20}"],
-        "distill.0.draw.0.k",
-        "21 is beyond the student's lists, 20 deep: raise student.guide.depth",
-    ),
-    "gap over too deep": (
-        [one("rank_gap, side: over, k: 201")],
-        "distill.0.draw.0.k",
-        "201 is beyond the student's lists, 200 deep: raise student.guide.depth",
-    ),
-    "gap under too deep": (
-        [one("rank_gap, side: under, k: 60")],
-        "distill.0.draw.0.k",
-        "60 is beyond the teacher's lists, 50 deep: raise labels.depth",
-    ),
-    "closure too deep": (
-        [one("closure, k: 51, n: 3", loss="{kind: gated_kl}"), VECTORS],
-        "distill.0.draw.0.k",
-        "51 is beyond the teacher's lists, 50 deep: raise labels.depth",
-    ),
-    "closure too wide": (
-        [one("closure, k: 5, n: 201", loss="{kind: gated_kl}"), VECTORS],
-        "distill.0.draw.0.n",
-        "201 is beyond the student's lists, 200 deep: raise student.guide.depth",
-    ),
-    "partner too deep": (
-        [one("top, k: 201", more="teacher: partner"), PARTNER],
-        "distill.0.draw.0.k",
-        "201 is beyond the teacher's lists, 200 deep: raise student.guide.depth",
     ),
     # stores_hold
     "no vectors to align": (
@@ -177,21 +134,13 @@ CASES = {
     "vectors unread": ([TAUGHT, VECTORS], "labels.vectors", UNREAD),
     "item lists unread": ([TAUGHT, BY_ITEM], "labels.item_depth", UNREAD),
     "trajectory unread": ([TAUGHT, ALONG], "labels.trajectory", UNREAD),
-    "vectors of a ranker": (
-        [align(), VECTORS, "teacher.model={kind: ranker}"],
-        "labels.vectors",
-        ENCODER,
-    ),
+    "vectors of a ranker": ([align(), VECTORS, "teacher.model={kind: ranker}"], "labels.vectors", ENCODER),
     "vectors of a file": (
         [align(), VECTORS, "teacher.model={kind: external, path: x}", "teacher.train=null"],
         "labels.vectors",
         ENCODER,
     ),
-    "vectors of folds": (
-        [align(), VECTORS, "teacher.folds=2", "labels.exclude_seen=false"],
-        "labels.vectors",
-        ENCODER,
-    ),
+    "vectors of folds": ([align(), VECTORS, "teacher.folds=2", "labels.exclude_seen=false"], "labels.vectors", ENCODER),
     "vectors of a mixture": (
         [align(), VECTORS, "teacher.recipe={kind: seeds, seeds: [1, 2]}"],
         "labels.vectors",
@@ -206,7 +155,7 @@ CASES = {
         "closure goes with gated_kl, and the other way round",
     ),
     "gate without closure": (
-        [one("top, k: 5", loss="{kind: gated_kl}")],
+        [one("top, k: 5", loss=GATED)],
         "distill.0.loss",
         "gated_kl goes with closure, and the other way round",
     ),
@@ -295,31 +244,6 @@ CASES = {
         "teacher.recipe.terms.0.draw.0",
         "student_top is for students; a recipe's models draw top, ranked, unseen or pairs",
     ),
-    "a recipe's side": (
-        [TAUGHT, TERMS % term("top, k: 5", more="side: users")],
-        "teacher.recipe.terms.0.side",
-        FOR_STUDENTS,
-    ),
-    "a recipe's head": (
-        [TAUGHT, TERMS % term("top, k: 5", more="head: {}")],
-        "teacher.recipe.terms.0.head",
-        FOR_STUDENTS,
-    ),
-    "a recipe's balance": (
-        [TAUGHT, TERMS % term("top, k: 5", more="balance: true")],
-        "teacher.recipe.terms.0.balance",
-        FOR_STUDENTS,
-    ),
-    "a recipe's teacher": (
-        [TAUGHT, TERMS % term("top, k: 5", more="teacher: labels")],
-        "teacher.recipe.terms.0.teacher",
-        FOR_STUDENTS,
-    ),
-    "a recipe's target": (
-        [TAUGHT, TERMS % term("top, k: 5", more="target: [{kind: rank}]")],
-        "teacher.recipe.terms.0.target",
-        FOR_STUDENTS,
-    ),
 }
 
 
@@ -329,6 +253,37 @@ def test_what_makes_no_sense_is_said_where_it_stands(file: Path, case: str) -> N
     found = problems(file, sets)
     assert any(place in each and words in each for each in found), found
     assert len(found) == 1, found
+
+
+@pytest.mark.parametrize(
+    "more", ["side: users", "head: {}", "balance: true", "teacher: labels", "target: [{kind: rank}]"]
+)
+def test_what_is_for_students_is_no_part_of_a_recipes_terms(file: Path, more: str) -> None:
+    (found,) = problems(file, [TAUGHT, TERMS % term("top, k: 5", more=more)])
+    assert f"teacher.recipe.terms.0.{more.split(':')[0]}: {FOR_STUDENTS}" in found
+
+
+GUIDE, LABELS, LISTS = "student.guide.depth", "labels.depth", "labels.item_depth"
+
+
+@pytest.mark.parametrize(
+    ("sets", "place", "wanted", "whose", "depth", "where"),
+    [
+        ([one("top, k: 5", "ranked, k: 51")], "1.k", 51, "teacher", 50, LABELS),
+        ([one("top, k: 31", more="side: items"), BY_ITEM], "0.k", 31, "teacher", 30, LISTS),
+        ([one("student_ranked, k: 21"), "student.guide={depth: 20}"], "0.k", 21, "student", 20, GUIDE),
+        ([one("rank_gap, side: over, k: 201")], "0.k", 201, "student", 200, GUIDE),
+        ([one("rank_gap, side: under, k: 60")], "0.k", 60, "teacher", 50, LABELS),
+        ([one("closure, k: 51, n: 3", loss=GATED), VECTORS], "0.k", 51, "teacher", 50, LABELS),
+        ([one("closure, k: 5, n: 201", loss=GATED), VECTORS], "0.n", 201, "student", 200, GUIDE),
+        ([one("top, k: 201", more="teacher: partner"), PARTNER], "0.k", 201, "teacher", 200, GUIDE),
+    ],
+)
+def test_a_draw_beyond_the_lists_it_reads_is_told_which_to_make_deeper(
+    file: Path, sets: list[str], place: str, wanted: int, whose: str, depth: int, where: str
+) -> None:
+    (found,) = problems(file, sets)
+    assert f"distill.0.draw.{place}: {wanted} is beyond the {whose}'s lists, {depth} deep: raise {where}" in found
 
 
 @pytest.mark.parametrize(
@@ -343,7 +298,3 @@ def test_settings_of_a_distilled_student_do_nothing_to_another(file: Path, setti
 def test_every_problem_is_named_at_once(file: Path) -> None:
     found = problems(file, [distill(term("unseen, n: 3"), term("top, k: 99")), PARTNER, VECTORS])
     assert len(found) == 4
-
-
-def test_every_check_says_what_it_is_for() -> None:
-    assert all(check.__doc__ for check in CHECKS)

@@ -56,9 +56,9 @@ def listing(loss=None, **settings):
     return ListTermSpec(**{"weight": 1.0} | settings, loss=loss or LogitMSE())
 
 
-def lessons(*specs, labels=LABELS, guide=None, negatives=0.0):
+def lessons(*specs, labels=LABELS, guide=None):
     terms = make_terms(specs, num_items=ITEMS, epochs=1)
-    return make_lessons(DATASET, labels, terms, guide, Sequences.of(TRAIN), 0, STEPS, negatives)
+    return make_lessons(DATASET, labels, terms, guide, Sequences.of(TRAIN), 0, STEPS)
 
 
 def draw(made, users=(3, 0, 7, 7), items=(5, 1, 20, 5), step=10, world=World(), seed=0):  # noqa: B008
@@ -153,7 +153,7 @@ def scores():
 
 def test_teacher_and_student_are_corrected_alike():
     share = log(6 / ITEMS)
-    made = lessons(listing(draw=(InBatch(n=6),), target=(Debias(),), loss=SoftmaxKL()), negatives=share)
+    made = lessons(listing(draw=(InBatch(n=6),), target=(Debias(),), loss=SoftmaxKL()))
     batch = make_batches(sampler(made, own_negatives=False), World())(1)
     candidates = batch.lesson.candidates["0.softmax_kl"]
     assert torch.equal(candidates.logq, torch.tensor([0.0] + [share] * 6).float().expand(8, -1))

@@ -57,9 +57,9 @@ def listing(loss=None, **settings):
     return ListTermSpec(**{"weight": 1.0} | settings, loss=loss or LogitMSE())
 
 
-def lessons(*specs, labels=LABELS, guide=None, negatives=0.0):
+def lessons(*specs, labels=LABELS, guide=None):
     terms = make_terms(specs, num_items=ITEMS, epochs=1)
-    return make_lessons(DATASET, labels, terms, guide, Sequences.of(TRAIN), 0, STEPS, negatives)
+    return make_lessons(DATASET, labels, terms, guide, Sequences.of(TRAIN), 0, STEPS)
 
 
 def draw(made, users=(3, 0, 7, 7), items=(5, 1, 20, 5), step=10, world=World(), seed=0):  # noqa: B008
