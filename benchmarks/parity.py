@@ -188,7 +188,7 @@ class Bench:
             for held, into in ((self.dataset.valid, valid), (self.dataset.test, test)):
                 into[step] = metrics(places(sides.users, sides.items, held.items, self.others))
             file.unlink()
-        best = {k: max(steps, key=lambda step: valid[step][f"hit@{k}"]) for k in KS}  # noqa: B023
+        best = {k: max(steps, key=lambda step: valid[step][f"hit@{k}"]) for k in KS}
         found = {f"{metric}@{k}": test[best[k]][f"{metric}@{k}"] for k in KS for metric in ("hit", "ndcg", "mrr")}
         per_epoch = len(self.dataset.train) // chosen.batch
         found |= {"valid": valid[best[10]]["hit@10"], "epoch": best[10] / per_epoch, "epochs": steps[-1] / per_epoch}
