@@ -12,6 +12,11 @@ ScoreSpace = Literal["rank", "logit", "probability"]
 """What a teacher's scores mean, each more than the one before: the order, log-odds in a list, the logit of a chance."""
 
 
+Level = Literal["given", "free"]
+"""free: each row of the student's scores is shifted to the mean of the teacher's. A softmax or BPR task says nothing of
+how high a user's scores are, and a pointwise loss that does would pull the listed items below all others."""
+
+
 class RankScore(Spec):
     """The rank in place of the score, as -rank / temperature: what is left where only the order is known."""
 
@@ -85,6 +90,7 @@ class SoftBCE(Spec):
 
     needs: ClassVar[ScoreSpace] = "probability"
     kind: Literal["soft_bce"] = "soft_bce"
+    level: Level = "given"
     temperature: PositiveFloat = 1.0
     shift: float = 0.0
 
@@ -94,6 +100,7 @@ class NormalisedCE(Spec):
 
     needs: ClassVar[ScoreSpace] = "probability"
     kind: Literal["normalised_ce"] = "normalised_ce"
+    level: Level = "given"
 
 
 class LogitMSE(Spec):
@@ -101,6 +108,7 @@ class LogitMSE(Spec):
 
     needs: ClassVar[ScoreSpace] = "logit"
     kind: Literal["logit_mse"] = "logit_mse"
+    level: Level = "given"
 
 
 class MarginMSE(Spec):

@@ -67,6 +67,7 @@ class ListTerm:
     rest: bool = False  # the student's scores of all that is not in the list stand as one below it
     in_batch: int = 0  # items of each row of the batch: its positive and so many negatives
     debiased: bool = False
+    free: bool = False  # the level of a row's scores is not compared
     total: bool = False
     balance: bool = False
     curve: Curve = field(default_factory=Curve)
@@ -103,6 +104,8 @@ class ListTerm:
         if self.debiased and candidates.logq is not None:
             student, teacher = student - candidates.logq, candidates.teacher - candidates.logq
             candidates = replace(candidates, teacher=teacher, logq=None)
+        if self.free:
+            student = levelled(student, candidates)
         late = {"dynamic": self.curve.switched(at)} if self.switches else {}
         each = self.loss(student, candidates, **late)
         if not self.total:
@@ -164,7 +167,7 @@ def make_term(spec: TermSpec, position: int, *, num_items: int = 0, epochs: int 
 def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int) -> ListTerm:
     ordered = sorted(spec.draw, key=below)
     in_batch = next((d.n for d in ordered if d.kind == "in_batch"), 0)
-    settings = spec.loss.model_dump(exclude={"kind", "whole", "start"})
+    settings = spec.loss.model_dump(exclude={"kind", "whole", "start", "level"})
     if spec.loss.kind == "hard_bce":
         settings["num_items"] = num_items
     kinds = [t.kind for t in spec.target]
@@ -191,6 +194,7 @@ def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int) 
         in_batch=in_batch,
         rest=any(d.kind == "rest" for d in ordered),
         debiased="debias" in kinds,
+        free=getattr(spec.loss, "level", "given") == "free",
         total=spec.compat == "sum",
         balance=spec.balance,
         curve=curve if late is None else replace(curve, switch=late),
@@ -205,6 +209,13 @@ def below(draw: Any) -> bool:
     return draw.kind in ("unseen", "rest", "whole", "student_top", "student_ranked") or (
         draw.kind == "rank_gap" and draw.side == "over"
     )
+
+
+def levelled(student: Tensor, candidates: Candidates) -> Tensor:
+    """Return each row of `student` [R,K] shifted so that its mean over what is compared is the teacher's."""
+    known = (candidates.items >= 0) & torch.isfinite(candidates.teacher)
+    apart = (candidates.teacher.masked_fill(~known, 0.0) - student).masked_fill(~known, 0.0).sum(1, keepdim=True)
+    return student + apart / known.sum(1, keepdim=True).clamp(min=1)
 
 
 def _with_rest(items: Tensor, teacher: Tensor, logq: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

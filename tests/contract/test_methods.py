@@ -33,7 +33,8 @@ BPR = ("rrd", "kd", "rce-kd", "dcd", "de", "bce-kd", "hetcomp", "unkd")
 GROUPS, USERS, ITEMS = 4, 200, 80
 OWN, NOISE = 1, 3  # of a user's interactions: of the group, and of anything
 DEPTH, MOMENTS, FOUND = 40, 4, 10
-EPOCHS = 16
+WIDE = 12  # of the teacher's vectors
+EPOCHS = 12
 PUBLISHED_EPOCHS = 48.0  # those of the presets' phases: they are shortened as the training is
 STUDENT: dict[str, Any] = {
     "model": {"kind": "mf", "dim": 8, "temperature": 0.15},
@@ -177,9 +178,13 @@ def labels(dataset: Dataset, method: Method) -> Labels:
 
 
 def planted(share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the teacher's vectors, of which `share` knows the groups: logits of 4 in a group, -4 out of it."""
+    """Return the teacher's vectors, of which `share` knows the groups: logits of 4 in a group, -4 out of it.
+
+    They are wider than the student's: what says the group is turned into more dimensions than it needs.
+    """
     rng = np.random.default_rng(1)
+    turned_by = np.linalg.qr(rng.normal(size=(WIDE, GROUPS)))[0].T
     sides = [np.eye(GROUPS)[np.arange(size) % GROUPS] for size in (USERS, ITEMS)]
-    noisy = [share * side + (1.05 - share) * rng.normal(size=side.shape) for side in sides]
+    noisy = [(share * side + (1.05 - share) * rng.normal(size=side.shape)) @ turned_by for side in sides]
     users = np.concatenate([8.0 * noisy[0], np.ones((USERS, 1))], axis=1)
     return users.astype(np.float32), np.concatenate([noisy[1], np.full((ITEMS, 1), -4.0)], axis=1).astype(np.float32)
