@@ -139,7 +139,7 @@ class TrainSpec(Spec):
     compute: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the dense layers' products; tables, losses and the optimizers' sums are float32 in both."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Of the table rows a step touches."""
+    """Of the tables: every step takes `lr` times it from every row, looked up or not; its cost is that of the table."""
     list_users: PositiveInt = 1024
     """Users a step whose teacher lists are compared; read only where there is distillation."""
     evaluate_every: PositiveInt = 1
