@@ -9,7 +9,12 @@ import pytest
 from recdistill.errors import ArtifactError
 from recdistill.store import open_artifact, verify
 
-TIMED = ("latency.json", "build_s", "scored_at")  # what says when, or how long; all else is the same
+TIMED = (
+    "latency.json",
+    "build_s",
+    "scored_at",
+    "seconds_per_epoch",
+)  # what says when, or how long; all else is the same
 
 # In the order of the path: the stage, and the rename before which the process dies. The rename to {fp} is the last of a
 # stage, with everything written; the others leave it half done. The fingerprint tells the three fits apart.

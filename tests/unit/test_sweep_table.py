@@ -91,7 +91,7 @@ def test_the_best_factor_is_that_of_the_best_validation_and_the_first_of_equals(
 
 
 def test_the_tables_hold_a_line_a_row_and_json_all(found, tmp_path: Path) -> None:
-    asked = {"sets": ["a.b=1"], "seeds": [1, 2], "tune": [0.3, 1.0], "methods": ["a", "b"]}
+    asked = {"sets": ["a.b=1"], "seeds": [1, 2], "tune": [0.3, 1.0], "methods": ["a", "b"], "students": [""]}
     swept = {"file": "x.yaml", "name": "x", "asked": asked, "k": [10], "rows": found}
     lines = [line for line in markdown(swept).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(found)
