@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 FBGEMM_cpu := ./shims/fbgemm-gpu
 FBGEMM_cuda :=
 
-.PHONY: help setup quickstart test lint
+.PHONY: help setup quickstart test test-parts test-whole lint
 .DEFAULT_GOAL := help
 
 help:
@@ -43,8 +43,15 @@ quickstart: $(STAMP)
 	@test -d data/quickstart || $(BIN)/recdistill synth data/quickstart
 	$(BIN)/recdistill run configs/quickstart.yaml
 
+# What starts processes of its own waits for them: beside it the rest of the tests find a core.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-parts test-whole
+
+test-parts: $(STAMP)
+	$(BIN)/python -m pytest -q tests/unit tests/contract tests/policy
+
+test-whole: $(STAMP)
+	$(BIN)/python -m pytest -q tests/e2e tests/integration
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
