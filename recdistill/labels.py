@@ -184,7 +184,7 @@ def _open_vectors(path: Path) -> Vectors | None:
     sides = [path / f"{side}.npy" for side in ("users", "items")]
     if not all(file.is_file() for file in sides):
         return None
-    users, items = (np.load(file, mmap_mode="r") for file in sides)
+    users, items = (np.load(file, mmap_mode="c") for file in sides)  # as if writable, which torch asks for
     return Vectors(users=users, items=items)
 
 
