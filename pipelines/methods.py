@@ -22,16 +22,15 @@ def methods(*, json: Json = False) -> int:
     Needs are what is stored (lists, vectors, item lists, trajectory), ranked anew (student lists) or trained beside the
     student (partner). Cost is of a step, beside the scratch student's: d and D are the widths of student and teacher.
     """
-    from recdistill.methods import load_method, needs, presets
+    from recdistill.methods import load_method, presets
 
     found = {name: load_method(path) for name, path in presets().items()}
     if not found:
         fix = "start in a checkout of recdistill, or give --method a file"
         raise ConfigError("there are no presets here, nor in the package", where="configs/methods", fix=fix)
-    rows = [(n, m.paper, m.transfers, ", ".join(needs(m.set.distill)), m.cost) for n, m in found.items()]
+    rows = [(n, m.paper, m.transfers, ", ".join(m.set.needs), m.cost) for n, m in found.items()]
     data = [
-        {"name": name, "needs": needs(m.set.distill), **m.model_dump(mode="json", exclude={"set"})}
-        for name, m in found.items()
+        {"name": name, "needs": m.set.needs, **m.model_dump(mode="json", exclude={"set"})} for name, m in found.items()
     ]
     say({"methods": data}, table(rows, ("name", "paper", "transfers", "needs", "cost")), as_json=json)
     return 0

@@ -62,7 +62,7 @@ def stores_hold(config: Config) -> Iterator[Finding]:
             yield (*at, *term), f"{why}: set labels.{setting}: {value}"
     for setting in ("vectors", "item_depth", "trajectory"):
         if getattr(labels, setting) and setting not in wanted:
-            yield ("labels", setting), "has no effect: no term reads it; leave it out"
+            yield ("labels", setting), "has no effect: nothing reads it; leave it out"
         if getattr(labels, setting) and (config.teacher.model.kind in ("ranker", "external") or config.teacher.folds):
             reason = "needs a teacher whose scores are products of vectors: an encoder, without folds"
             yield ("labels", setting), reason
@@ -72,7 +72,9 @@ def stores_hold(config: Config) -> Iterator[Finding]:
 
 
 def _asked(config: Config) -> Iterator[tuple[KeyPath, KeyPath, str, str]]:
-    """Yield (term, place in it, setting of labels that it asks for, why)."""
+    """Yield (term, or the student; place in it; setting of labels that it asks for; why)."""
+    if config.student.start == "teacher" and config.distill:
+        yield ("student",), ("start",), "vectors", "the teacher's dimensions are found in its vectors"
     for i, term in enumerate(config.distill):
         at: KeyPath = ("distill", i)
         if not isinstance(term, ListTermSpec):
@@ -153,9 +155,13 @@ def partner_heard(config: Config) -> Iterator[Finding]:
 
 def student_taught(config: Config) -> Iterator[Finding]:
     """Settings of a distilled student do nothing to one that is taught nothing."""
-    for name in ("task", "guide", "partner"):
-        if name in config.student.model_fields_set and not config.distill:
+    student = config.student
+    for name in ("task", "start", "guide", "partner"):
+        if name in student.model_fields_set and not config.distill:
             yield ("student", name), "has no effect without distill; leave it out"
+    if student.start == "teacher" and (student.model.kind != "mf" or student.model.space != "dot"):
+        reason = "the teacher's dimensions are of rows of numbers: set student.model.kind mf, and space dot"
+        yield ("student", "start"), reason
     lists = [term for term in config.distill if isinstance(term, ListTermSpec)]
     follows = any(
         "student" in draw.reads or (term.teacher != "labels" and "labels" in draw.reads)

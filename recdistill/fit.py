@@ -27,9 +27,10 @@ from recdistill.lessons import Lessons, make_lessons
 from recdistill.metrics import hits, ndcg, relevant
 from recdistill.models.build import Model, ModelSpec, build, history_length, widths
 from recdistill.models.ranker import Ranker
-from recdistill.models.spec import RankerSpec, SequenceSpec, TrainSpec
-from recdistill.models.tables import Distributed, Layout, PlainTable, Table, distribute
+from recdistill.models.spec import MFSpec, RankerSpec, SequenceSpec, TrainSpec
+from recdistill.models.tables import Distributed, Layout, PlainTable, Rows, Table, distribute
 from recdistill.scoring import recommend, vectors
+from recdistill.start import principal
 from recdistill.store import aside, write_text
 from recdistill.teaching import Teaching, make_guide
 from recdistill.train import RATES, Progress, Stopwatch, train
@@ -164,7 +165,19 @@ def _distributed(
         weight_decay=settings.weight_decay,
         init_std=INIT_STD,
         seed=settings.seed,
+        starts=_starts(spec, teaching),
     )
+
+
+def _starts(spec: ModelSpec, teaching: Teaching | None) -> dict[str, Rows]:
+    """Return what the tables begin with that do not begin at random; a model divides its scores by a temperature."""
+    if teaching is None or teaching.start == "random":
+        return {}
+    assert isinstance(spec, MFSpec)
+    assert teaching.labels is not None
+    assert teaching.labels.vectors is not None
+    users, items = principal(teaching.labels.vectors, spec.dim, scale=spec.temperature)
+    return {"model.user": users, "model.item": items}
 
 
 def _lessons(

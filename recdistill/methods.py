@@ -31,6 +31,11 @@ class Changes(Spec):
     student: dict[str, Any] = Field(default_factory=dict)
     distill: Annotated[tuple[TermSpec, ...], Field(min_length=1)]
 
+    @property
+    def needs(self) -> list[str]:
+        """What must be stored or trained beside the student."""
+        return needs(self.distill, self.student.get("start", "random"))
+
 
 class Method(Spec):
     """A published method."""
@@ -85,13 +90,13 @@ def load_method(path: Path) -> Method:
     return validate(Method, load_yaml(path))
 
 
-def needs(terms: Sequence[TermSpec]) -> list[str]:
-    """Return what `terms` need stored or trained beside the student.
+def needs(terms: Sequence[TermSpec], start: str = "random") -> list[str]:
+    """Return what `terms`, and what the student's tables `start` with, need stored or trained beside the student.
 
     lists, vectors, item lists and trajectory are of the label store; student lists are of the training, brought up to
     date every few epochs; a partner is a model that learns beside the student.
     """
-    found: dict[str, bool] = dict.fromkeys(NEEDS, False)
+    found: dict[str, bool] = dict.fromkeys(NEEDS, False) | {"vectors": start == "teacher"}
     for term in terms:
         if not isinstance(term, ListTermSpec):
             found["vectors"] = True

@@ -131,6 +131,7 @@ def fit(
     config: dict[str, Any] = {"model": model, "train": settings, "distill": list(terms)}
     if student is not None and terms:
         config |= {"task": student.task, "guide": student.guide, "partner": student.partner}
+        config |= {"start": student.start} if student.start != "random" else {}
     config |= ({"fold": fold} if fold else {}) | ({"keep": True} if keep else {})
     inputs = data.inputs | ({"labels": labels.fingerprint} if labels is not None and terms else {})
 
@@ -146,7 +147,7 @@ def fit(
             teaching = Teaching(terms=terms, labels=taught)
             if student is not None:
                 own = {"task": student.task, "guide": student.guide, "partner": student.partner}
-                teaching = replace(teaching, **own)
+                teaching = replace(teaching, **own, start=student.start)
         dataset = data.read()
         return fit_model(
             lacking(dataset, Fold(*fold)) if fold else dataset,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from recdistill.distill.spec import ListTermSpec, TermSpec
 from recdistill.distill.spec_draws import Trajectory
@@ -23,6 +24,7 @@ class Teaching:
     guide: GuideSpec = field(default_factory=GuideSpec)
     partner: ModelSpec | None = None
     task: float = 1.0  # weight of the student's own loss
+    start: Literal["random", "teacher"] = "random"  # what the student's tables begin with
 
 
 def make_guide(

@@ -176,6 +176,9 @@ class StudentSpec(Spec):
     """Seeds to train, instead of `train.seed` alone; the first is served, the others give the spread."""
     task: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the student's own loss beside what it is taught; the scratch twin has nothing else."""
+    start: Literal["random", "teacher"] = "random"
+    """What the tables begin with; teacher: the dimensions in which the teacher's scores vary most, for an mf in dot
+    space. The scratch twin begins at random."""
     guide: GuideSpec = GuideSpec()
     partner: Partner | None = None
     """A model that learns the same task in the same steps, and that terms of `teacher: partner` listen to."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import torch
@@ -15,6 +16,8 @@ from recdistill.world import World, backend
 
 Layout = Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel"]
 INIT_BLOCK = 65_536  # rows that share a generator: any shard can make just the blocks it holds
+Rows = Callable[[int, int], Tensor]
+"""The rows [start, stop) that a table begins with, in its first dimensions: [n, at most D]."""
 
 
 class TableFactory(Protocol):
@@ -120,11 +123,13 @@ def distribute(
     weight_decay: float,
     init_std: float,
     seed: int,
+    starts: Mapping[str, Rows] = MappingProxyType({}),
 ) -> Distributed:
     """Shard the tables of `module` over the world, fill them from `seed`, and give everything an optimizer.
 
-    One process and many run the same lines: a world of one is a process group of one. The initial rows depend
-    on the seed and their number alone, so that every layout and world size starts from the same model.
+    `starts` says by the name of a table's module what it begins with in the place of random rows. One process and many
+    run the same lines: a world of one is a process group of one. The initial rows depend on the seed and their number
+    alone, so that every layout and world size starts from the same model.
     """
     import torchrec
     from torch.distributed.optim import _apply_optimizer_in_backward as apply_in_backward
@@ -147,13 +152,9 @@ def distribute(
     plan = {f"{name}.ebc": _plan(table.ebc, sharder, wanted, world) for name, table in tables.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        sharded = DistributedModelParallel(
-            module,
-            device=device,
-            plan=ShardingPlan(plan=plan),
-            sharders=[sharder],
-        )
-    _fill(sharded, init_std, seed)
+        whole = ShardingPlan(plan=plan)
+        sharded = DistributedModelParallel(module, device=device, plan=whole, sharders=[sharder])
+    _fill(sharded, init_std, seed, starts)
     dense = dict(in_backward_optimizer_filter(sharded.named_parameters()))
     parts: list[Any] = [sharded.fused_optimizer]
     slow = {n: p for n, p in dense.items() if ".ebc." not in n}
@@ -182,27 +183,30 @@ def init_rows(name: str, start: int, stop: int, dim: int, *, std: float, seed: i
     return torch.cat(parts) if parts else torch.zeros(0, dim)
 
 
-def _fill(sharded: nn.Module, std: float, seed: int) -> None:
-    for table, (row, column), dim, target in _shards(sharded):
-        full = init_rows(table, row, row + target.shape[0], dim, std=std, seed=seed)
+def _fill(sharded: nn.Module, std: float, seed: int, starts: Mapping[str, Rows]) -> None:
+    for name, (row, column), dim, target in _shards(sharded):
+        module, _, inner = name.partition(".ebc.")
+        full = init_rows(inner.split(".")[1], row, row + target.shape[0], dim, std=std, seed=seed)
+        if module in starts:
+            known = starts[module](row, row + target.shape[0])
+            full[:, : known.shape[1]] = known
         with torch.no_grad():
             target.copy_(full[:, column : column + target.shape[1]])
 
 
 def _shards(sharded: nn.Module) -> Iterator[tuple[str, tuple[int, int], int, Tensor]]:
-    """Yield what this rank holds of each table: its name, the first row and column, the table's width, the numbers."""
+    """Yield what this rank holds of each table: its weights' name, the first row and column, its width, the numbers."""
     from torch.distributed._shard.sharded_tensor import ShardedTensor
 
     for name, value in sharded.state_dict().items():
         if ".ebc." not in name:
             continue
-        table = name.split(".ebc.")[1].split(".")[1]
         if not isinstance(value, ShardedTensor):
-            yield table, (0, 0), value.shape[1], value
+            yield name, (0, 0), value.shape[1], value
             continue
         for shard in value.local_shards():
             row, column = shard.metadata.shard_offsets
-            yield table, (row, column), value.metadata().size[1], shard.tensor
+            yield name, (row, column), value.metadata().size[1], shard.tensor
 
 
 def _plan(ebc: nn.Module, sharder: Any, layout: str, world: World) -> Any:

@@ -62,6 +62,7 @@ TERMS: list[dict[str, Any]] = [
         "loss": {"kind": "soft_bce"},
     },
 ]
+TEACHER = {"model": {"kind": "mf", "dim": 16}, "train": {"epochs": 3, "batch": 512, "negatives": 64}}
 STUDENT: dict[str, Any] = {
     "model": {"kind": "two_tower", "dim": 8, "history": 8},
     "train": {"epochs": 3, "batch": 512, "negatives": 64, "list_users": 64},
@@ -73,9 +74,8 @@ STUDENT: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def guided(tiny) -> tuple[str, dict[str, Any]]:
     """One process's run of all of these terms at once: its configuration, and what it said."""
-    teacher = {"model": {"kind": "mf", "dim": 16}, "train": {"epochs": 3, "batch": 512, "negatives": 64}}
     labels = {"depth": 30, "vectors": True, "item_depth": 40}
-    sections = {"teacher": teacher, "labels": labels, "student": STUDENT, "distill": TERMS}
+    sections = {"teacher": TEACHER, "labels": labels, "student": STUDENT, "distill": TERMS}
     config = tiny.config("guided", registry=None, features=None, **sections)
     return config, run(tiny, config, "guided/one")
 
@@ -106,6 +106,26 @@ def test_two_processes_draw_the_curve_of_one(tiny, guided, layout) -> None:
         assert {k: two[k] for k in names} == pytest.approx({k: one[k] for k in names}, rel=RELATIVE)
         assert two["valid"] == pytest.approx(one["valid"], abs=ABSOLUTE_VALID)
     assert ours[0]["3.soft_bce"] == 0.0 < ours[1]["3.soft_bce"]
+
+
+def test_two_processes_begin_where_one_does(tiny, guided) -> None:
+    model, train = {"kind": "mf", "dim": 8, "space": "dot"}, STUDENT["train"] | {"epochs": 1}
+    sections = {
+        "teacher": TEACHER,
+        "labels": {"depth": 30, "vectors": True},
+        "student": {"model": model, "train": train, "start": "teacher", "task": 0.1},
+        "distill": [TERMS[0] | {"draw": [{"kind": "top", "k": 20}], "balance": False}],
+    }
+    config = tiny.config("begun", registry=None, features=None, **sections)
+    one = run(tiny, config, "guided/one")
+    labels = tiny.at("labels", one["labels"], "guided/one")
+    shutil.copytree(labels, tiny.home / "guided/begun" / "labels" / labels.name)
+    two = run(tiny, config, "guided/begun", "--set", "exec.tables=row_wise", processes=2)
+    ours, theirs = curve(tiny, one, "guided/one"), curve(tiny, two, "guided/begun")
+    assert [p["task"] for p in theirs] == pytest.approx([p["task"] for p in ours], rel=RELATIVE)
+    assert [p["valid"] for p in theirs] == pytest.approx([p["valid"] for p in ours], abs=ABSOLUTE_VALID)
+    random = run(tiny, config, "guided/one", "--set", "student.start=random", "--set", "labels.vectors=false")
+    assert ours[0]["valid"] > 1.2 * curve(tiny, random, "guided/one")[0]["valid"]
 
 
 USERS, ITEMS, EACH, DEPTH, MOMENTS = 60, 40, 8, 20, 3

@@ -34,7 +34,7 @@ LEVELS = (
     }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
     | {"candidates", "coverage", "shards", "beside"}
-    | {"guide", "keeper", "lessons", "taught", "teaching"}
+    | {"guide", "keeper", "lessons", "start", "taught", "teaching"}
     | {"folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes"},
     {"plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
     | {"config", "checks", "checks_teacher", "checks_terms", "stages", "measure", "methods"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recdistill.config import load_config
-from recdistill.methods import load_method, method_schema, needs, presets
+from recdistill.methods import load_method, method_schema, presets
 
 ROOT = Path(__file__).parents[2]
 PRESETS = sorted((ROOT / "configs" / "methods").glob("*"))
@@ -40,7 +40,7 @@ def test_a_preset_fits_the_configuration_that_methods_are_compared_on(path: Path
 @pytest.mark.parametrize("path", PRESETS, ids=name)
 def test_a_preset_asks_the_labels_for_what_it_needs(path: Path) -> None:
     config = load_config(ROOT / "configs" / "citeulike.yaml", method=path)
-    wanted = needs(config.distill)
+    wanted = load_method(path).set.needs
     assert ("vectors" in wanted) == config.labels.vectors
     assert ("item lists" in wanted) == bool(config.labels.item_depth)
     assert ("trajectory" in wanted) == bool(config.labels.trajectory)

@@ -89,6 +89,7 @@ def student(run: Run, terms=(TERM,), how=HOW, train=TRAIN, **changed) -> str:
 
 CHANGES = [
     {"task": 0.5},
+    {"start": "teacher"},
     {"guide": GuideSpec(depth=50)},
     {"guide": GuideSpec(refresh=3)},
     {"partner": MFSpec(dim=16)},
