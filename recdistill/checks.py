@@ -166,6 +166,10 @@ def sequences_timed(config: Config) -> Iterator[Finding]:
 def tables_keep_meaning(config: Config) -> Iterator[Finding]:
     """Where a table lies must not change what is learned, and row-wise Adagrad keeps one sum for a whole row."""
     layout = config.exec.tables
+    for at, _, train in _trained(config):
+        if train.optimizer == "adam" and layout not in ("auto", "data_parallel"):
+            named = dotted((*at, "train", "optimizer"))
+            yield ("exec", "tables"), f"{layout} has no {named} adam, which is of whole tables: use data_parallel"
     if layout not in ("column_wise", "data_parallel"):
         return
     for at, _, train in _trained(config):

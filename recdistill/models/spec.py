@@ -135,11 +135,14 @@ class TrainSpec(Spec):
     """Of every other parameter (Adam)."""
     decay: Literal["none", "cosine"] = "none"
     """Of the learning rates over `epochs`: none keeps them, cosine takes them to 0 along half a wave."""
-    optimizer: Literal["rowwise_adagrad", "adagrad", "sgd"] = "rowwise_adagrad"
+    optimizer: Literal["rowwise_adagrad", "adagrad", "sgd", "adam"] = "rowwise_adagrad"
+    """Of the tables. adam moves every row in every step, looked up or not, as research code does, and decays through
+    its gradient: for small tables, which then lie whole on every process (exec.tables data_parallel)."""
     compute: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the dense layers' products; tables, losses and the optimizers' sums are float32 in both."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Of the tables: every step takes `lr` times it from every row, looked up or not; its cost is that of the table."""
+    """Of the tables: every step takes `lr` times it from every row, looked up or not; its cost is that of the table.
+    With adam it is added to the gradient instead (L2)."""
     list_users: PositiveInt = 1024
     """Users a step whose teacher lists are compared; read only where there is distillation."""
     evaluate_every: PositiveInt = 1

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from recdistill.world import World, backend
 
+Optimizer = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
 Layout = Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel"]
 INIT_BLOCK = 65_536  # rows that share a generator: any shard can make just the blocks it holds
 Rows = Callable[[int, int], Tensor]
@@ -117,7 +119,7 @@ def distribute(
     world: World,
     *,
     layout: Layout,
-    optimizer: Literal["rowwise_adagrad", "adagrad", "sgd"],
+    optimizer: Optimizer,
     lr: float,
     dense_lr: float,
     weight_decay: float,
@@ -140,14 +142,14 @@ def distribute(
 
     _join_alone(world.device)
     device = torch.device(world.device)
-    wanted = ("table_wise" if world.size == 1 else "row_wise") if layout == "auto" else layout
+    wanted = _layout(optimizer, world) if layout == "auto" else layout
     tables = {name: child for name, child in module.named_modules() if isinstance(child, Table)}
     sharder = _sharder()
     fused = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagrad": torchrec.optim.RowWiseAdagrad}
     settings = {"lr": lr}
     if optimizer != "sgd":
         settings["eps"] = 1e-8
-    for table in tables.values():
+    for table in tables.values() if optimizer in fused else ():
         apply_in_backward(fused[optimizer], table.ebc.parameters(), settings)
     plan = {f"{name}.ebc": _plan(table.ebc, sharder, wanted, world) for name, table in tables.items()}
     with warnings.catch_warnings():
@@ -160,16 +162,42 @@ def distribute(
     slow = {n: p for n, p in dense.items() if ".ebc." not in n}
     if slow:
         parts.append(KeyedOptimizerWrapper(slow, lambda p: torch.optim.Adam(p, lr=dense_lr)))
+        parts[-1].init_state()  # otherwise loading a checkpoint skips the moments in silence
     # Data-parallel tables ignore the fused optimizer without a word, so an ordinary one owns them.
     replicated = {n: p for n, p in dense.items() if ".ebc." in n}
     if replicated:
-        plain = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adagrad
-        parts.append(KeyedOptimizerWrapper(replicated, lambda p: plain(p, lr=lr)))
-    for part in parts[1:]:
-        part.init_state()  # otherwise loading a checkpoint skips the moments in silence
+        parts.append(KeyedOptimizerWrapper(replicated, partial(_plain, optimizer, lr, weight_decay)))
+        _ready(parts[-1])
     combined = CombinedOptimizer(parts)
     rates = tuple(float(group["lr"]) for group in combined.param_groups)
-    return Distributed(module=sharded, device=device, optimizer=combined, rates=rates, decay=lr * weight_decay)
+    decay = 0.0 if optimizer == "adam" else lr * weight_decay
+    return Distributed(module=sharded, device=device, optimizer=combined, rates=rates, decay=decay)
+
+
+def _layout(optimizer: Optimizer, world: World) -> Layout:
+    """Return where tables lie of which nothing is said: Adam is of whole tables, every rank's own."""
+    if optimizer == "adam":
+        return "data_parallel"
+    return "table_wise" if world.size == 1 else "row_wise"
+
+
+def _ready(part: Any) -> None:
+    """Make the moments, without which loading a checkpoint skips them in silence: by a step that then never was."""
+    decays = [group.get("weight_decay", 0.0) for group in part.param_groups]
+    for group in part.param_groups:
+        group["weight_decay"] = 0.0
+    part.init_state()
+    for group, decay in zip(part.param_groups, decays, strict=True):
+        group["weight_decay"] = decay
+    for moments in part.state.values():
+        moments["step"].zero_()
+
+
+def _plain(optimizer: Optimizer, lr: float, decay: float, parameters: Any) -> torch.optim.Optimizer:
+    """Return the ordinary optimizer of tables that every rank holds whole; Adam's decay is a part of its gradient."""
+    if optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+    return (torch.optim.SGD if optimizer == "sgd" else torch.optim.Adagrad)(parameters, lr=lr)
 
 
 def init_rows(name: str, start: int, stop: int, dim: int, *, std: float, seed: int) -> Tensor:
