@@ -104,8 +104,12 @@ def parts_fit(config: Config) -> Iterator[Finding]:
         for k, target in enumerate(term.target):
             if target.kind in ("debias", "adapted") and kinds != ["in_batch"]:
                 yield (*at, "target", k), f"{target.kind} is of the batch's own items: draw in_batch"
-            if target.kind in ("rank", "scale", "adapted") and term.teacher != "labels":
+            if target.kind in ("rank", "scale", "adjust", "adapted") and term.teacher != "labels":
                 yield (*at, "target", k), f"has no effect: what a {term.teacher} says is taught as it is"
+            if target.kind == "adjust" and term.side == "items":
+                yield (*at, "target", k), "is of items in a user's list: leave it out, or take side users"
+            if target.kind in ("scale", "adjust") and term.loss.needs == "rank":
+                yield (*at, "target", k), f"has no effect: {term.loss.kind} reads the order alone"
         ordered = term.loss.kind in ("plackett_luce", "sampled_pl", "independent", "list_ce")
         if "rest" in kinds and (
             not ordered or term.side == "items" or term.head is not None or term.teacher != "labels"

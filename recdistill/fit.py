@@ -190,7 +190,8 @@ def _lessons(
     ask: Ask,
 ) -> Lessons:
     """Return what is drawn for each step; a partner that reads a history has the batches bring it along."""
-    terms = make_terms(teaching.terms, num_items=dataset.num_items, epochs=settings.epochs)
+    counts = torch.bincount(torch.from_numpy(np.array(dataset.train.items)), minlength=dataset.num_items)
+    terms = make_terms(teaching.terms, num_items=dataset.num_items, epochs=settings.epochs, counts=counts)
     guide = make_guide(teaching, dataset, out, world, ask, sampler.steps_per_epoch)
     history = max(sampler.history, 0 if teaching.partner is None else history_length(teaching.partner))
     steps = settings.epochs * sampler.steps_per_epoch

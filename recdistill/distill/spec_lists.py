@@ -33,6 +33,15 @@ class Scale(Spec):
     factor: PositiveFloat
 
 
+class Adjust(Spec):
+    """The teacher's score less `exponent` times log(1 + interactions of the item): a student of few dimensions spends
+    them on what is popular, and this gives the tail its share back."""
+
+    gives: ClassVar[ScoreSpace | None] = None
+    kind: Literal["adjust"] = "adjust"
+    exponent: PositiveFloat = 0.1
+
+
 class Debias(Spec):
     """Teacher and student through the same correction for how the step's negatives were sampled."""
 
@@ -50,7 +59,7 @@ class Adapted(Spec):
     """Weight of its own cross-entropy, which reaches the student in no way."""
 
 
-Target = Annotated[RankScore | Scale | Debias | Adapted, Field(discriminator="kind")]
+Target = Annotated[RankScore | Scale | Adjust | Debias | Adapted, Field(discriminator="kind")]
 
 
 class SoftmaxKL(Spec):

@@ -30,6 +30,16 @@ def scale(candidates: Candidates, *, factor: float) -> Candidates:
     return replace(candidates, teacher=candidates.teacher * factor)
 
 
+def adjust(candidates: Candidates, *, exponent: float, log_counts: Tensor) -> Candidates:
+    """Return the candidates with the teacher's scores less `exponent` times the item's entry of `log_counts` [I].
+
+    Logit adjustment (Menon et al., ICLR 2021) of what is taught: items that many took count for less, by one power of
+    how many did.
+    """
+    less = exponent * log_counts[candidates.items.clamp(min=0)]
+    return replace(candidates, teacher=candidates.teacher - less.to(candidates.teacher.dtype))
+
+
 class Adapted(nn.Module):
     """The teacher's logit plus a network of it with one hidden layer: the student adapter of ExFM (2025).
 

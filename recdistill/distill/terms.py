@@ -44,7 +44,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "hard_bce": losses.hard_bce,
     "pairwise": losses.pairwise,
 }
-TARGETS: dict[str, Callable[..., Any]] = {"rank": targets.rank, "scale": targets.scale}
+TARGETS: dict[str, Callable[..., Any]] = {"rank": targets.rank, "scale": targets.scale, "adjust": targets.adjust}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,12 +142,17 @@ def key(term: Term) -> str:
     return term.name.replace(".", "_")
 
 
-def make_terms(specs: Sequence[TermSpec], *, num_items: int, epochs: int) -> list[Term]:
-    """Return the terms that `specs` describe, over `num_items` items and at most `epochs` epochs."""
-    return [make_term(spec, i, num_items=num_items, epochs=epochs) for i, spec in enumerate(specs)]
+def make_terms(specs: Sequence[TermSpec], *, num_items: int, epochs: int, counts: Tensor | None = None) -> list[Term]:
+    """Return the terms that `specs` describe, over `num_items` items and at most `epochs` epochs.
+
+    `counts` [I] are the interactions of each item, which an adjusted target reads.
+    """
+    return [make_term(spec, i, num_items=num_items, epochs=epochs, counts=counts) for i, spec in enumerate(specs)]
 
 
-def make_term(spec: TermSpec, position: int, *, num_items: int = 0, epochs: int = 1) -> Term:
+def make_term(
+    spec: TermSpec, position: int, *, num_items: int = 0, epochs: int = 1, counts: Tensor | None = None
+) -> Term:
     """Return the term that `spec` describes; ranked draws come first, whatever order they were written in."""
     curve = Curve(**spec.phase.model_dump(), epochs=epochs)
     if isinstance(spec, AlignTermSpec):
@@ -161,17 +166,22 @@ def make_term(spec: TermSpec, position: int, *, num_items: int = 0, epochs: int 
             balance=spec.balance,
             curve=curve,
         )
-    return _list_term(spec, position, curve, num_items)
+    return _list_term(spec, position, curve, num_items, counts)
 
 
-def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int) -> ListTerm:
+def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int, counts: Tensor | None) -> ListTerm:
     ordered = sorted(spec.draw, key=below)
     in_batch = next((d.n for d in ordered if d.kind == "in_batch"), 0)
     settings = spec.loss.model_dump(exclude={"kind", "whole", "start", "level"})
     if spec.loss.kind == "hard_bce":
         settings["num_items"] = num_items
     kinds = [t.kind for t in spec.target]
-    changes = [partial(TARGETS[t.kind], **t.model_dump(exclude={"kind"})) for t in spec.target if t.kind in TARGETS]
+    known = {"adjust": {} if counts is None else {"log_counts": torch.log1p(counts.double()).float()}}
+    changes = [
+        partial(TARGETS[t.kind], **t.model_dump(exclude={"kind"}), **known.get(t.kind, {}))
+        for t in spec.target
+        if t.kind in TARGETS
+    ]
     late = getattr(spec.loss, "start", None)
     return ListTerm(
         name=f"{position}.{spec.loss.kind}",

@@ -101,9 +101,8 @@ def taught(name: str, loss: str, dataset: Dataset, out: Path) -> float:
     method = load_method(PRESETS[name])
     spec = student(method.set.student, loss)
     terms = [shortened(term) for term in method.set.distill]
-    teaching = Teaching(
-        terms=terms, labels=labels(dataset, method), guide=spec.guide, partner=spec.partner, task=spec.task
-    )
+    own = {"guide": spec.guide, "partner": spec.partner, "task": spec.task, "start": spec.start}
+    teaching = Teaching(terms=terms, labels=labels(dataset, method), **own)
     reached = found(spec, dataset, out, teaching)
     [point] = json.loads((out / "curve.json").read_text())
     said = {key for key in point if key[0].isdigit() and not key.endswith(".adapter")}

@@ -184,7 +184,7 @@ def teaching(name: str, labels: Labels) -> tuple[StudentSpec, Teaching]:
         phase = {key: value / 6 for key, value in term.phase.model_dump().items() if value is not None}
         update = {"draw": tuple(draws), "phase": term.phase.model_copy(update=phase)}
         terms.append(term.model_copy(update=update))
-    own = {"guide": spec.guide, "partner": spec.partner, "task": spec.task}
+    own = {"guide": spec.guide, "partner": spec.partner, "task": spec.task, "start": spec.start}
     return spec, Teaching(terms=terms, labels=labels, **own)
 
 

@@ -165,7 +165,7 @@ CASES = {
         "debias is of the batch's own items: draw in_batch",
     ),
     "adapted of lists": (
-        [one("top, k: 5", more="target: [{kind: scale, factor: 2}, {kind: adapted}]")],
+        [one("top, k: 5", loss=MSE, more="target: [{kind: scale, factor: 2}, {kind: adapted}]")],
         "distill.0.target.1",
         "adapted is of the batch's own items: draw in_batch",
     ),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from recdistill.distill import losses, targets
+from recdistill.distill.draws import Lists, Seen
+from recdistill.distill.spec import ListTermSpec
+from recdistill.distill.terms import make_term
 from recdistill.types import Candidates
 
 ITEMS = torch.tensor([[5, 3, -1, 9, 7, -1], [1, -1, -1, 2, 8, 6]])
@@ -99,3 +104,40 @@ def test_each_score_is_adapted_on_its_own():
     whole = adapted(TEACHER)
     torch.testing.assert_close(adapted(TEACHER[:, [3]]), whole[:, [3]])
     assert not torch.equal(whole, TEACHER)
+
+
+COUNTS = torch.tensor([0, 3, 8, 1, 0, 15, 2, 7, 1, 4])
+
+
+def test_adjusting_takes_a_power_of_the_interactions_from_a_share():
+    found = targets.adjust(GIVEN, exponent=0.5, log_counts=torch.log1p(COUNTS))
+    none = -torch.inf
+    expected = [
+        [4 - 0.5 * math.log(16), 2 - 0.5 * math.log(2), none, 1 - 0.5 * math.log(5), none, none],
+        [-1 - 0.5 * math.log(4), none, none, 0.5 - 0.5 * math.log(9), 2 - 0.5 * math.log(2), 3 - 0.5 * math.log(3)],
+    ]
+    torch.testing.assert_close(found.teacher, torch.tensor(expected))
+    known = torch.isfinite(TEACHER[1])
+    shares = torch.softmax(TEACHER[1][known], 0) / torch.sqrt(1 + COUNTS[ITEMS[1][known]])
+    torch.testing.assert_close(torch.softmax(found.teacher[1][known], 0), shares / shares.sum())
+
+
+def test_items_that_equally_many_took_are_taught_as_they_were():
+    student = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
+    same = targets.adjust(GIVEN, exponent=3.0, log_counts=torch.full((10,), 1.7))
+    found = losses.softmax_kl(student, same, temperature=2.0)
+    torch.testing.assert_close(found, losses.softmax_kl(student, GIVEN, temperature=2.0))
+
+
+def test_a_term_adjusts_what_it_draws_by_the_interactions_of_each_item():
+    said = {
+        "draw": [{"kind": "top", "k": 3}],
+        "loss": {"kind": "softmax_kl"},
+        "target": [{"kind": "adjust", "exponent": 2}],
+    }
+    term = make_term(ListTermSpec.model_validate({"weight": 1.0, **said}), 0, counts=COUNTS)
+    seen = Seen(torch.tensor([0]), torch.zeros(0, dtype=torch.int64), len(COUNTS))
+    lists = Lists(torch.tensor([[5, 0, 2, 1]]), torch.tensor([[9.0, 8.0, 7.0, 6.0]]), seen)
+    found = term.candidates(lists, torch.Generator())
+    expected = [[9 - 2 * math.log(16), 8.0, 7 - 2 * math.log(9)]]
+    torch.testing.assert_close(found.teacher, torch.tensor(expected))
