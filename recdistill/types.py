@@ -126,9 +126,11 @@ class Labels:
 
     def take(self, users: Int) -> tuple[Int, Float]:
         """Return the lists of `users` [n]: items [n,K] int64 and scores [n,K]."""
+        shard, row = np.divmod(users, self.per_shard)
+        if len(self.items) == 1:
+            return self.items[0][row].astype(np.int64), self.scores[0][row].astype(np.float32)
         items = np.empty((len(users), self.depth), dtype=np.int64)
         scores = np.empty((len(users), self.depth), dtype=np.float32)
-        shard, row = np.divmod(users, self.per_shard)
         for s in np.unique(shard):
             at = shard == s
             items[at], scores[at] = self.items[s][row[at]], self.scores[s][row[at]]

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from recdistill.types import Int
 
+LIKELIEST = 1 - 1e-7  # quantile of the largest noise
 ATTEMPTS = 16  # redraws of a collision before the place stays empty
 
 
@@ -75,64 +76,81 @@ def without_replacement(log_weights: Tensor, items: Tensor, k: int, generator: G
     log_weights [K] or [R,K], finite. Places without an item (-1) come only when no others are left.
     Gumbel-top-k (Kool et al., ICML 2019): the k largest of log-weight plus Gumbel noise are such a draw.
     """
-    noise = -torch.log(-torch.log(torch.rand(items.shape, generator=generator).clamp(1e-20, 1 - 1e-7)))
-    keys = (noise + log_weights).masked_fill(items < 0, -torch.inf)
-    return keys.topk(min(k, items.shape[1]), dim=1).indices.sort(dim=1).values
+    depth = items.shape[1]
+    chance, k = torch.rand(items.shape, generator=generator).clamp_(1e-20, LIKELIEST), min(k, depth)
+    highest = _gumbel(torch.tensor(LIKELIEST, dtype=chance.dtype))
+    # Weights fall as a rule, and noise is bounded: what is too far down to come among the first k is not looked at.
+    enough = log_weights[..., min(2 * k, depth) - 1 : min(2 * k, depth)] - highest
+    head = max(k, int((log_weights > enough).sum(-1).max())) if depth else 0
+    for stop in (head, depth):
+        keys = _gumbel(chance[:, :stop]).add_(log_weights[..., :stop]).masked_fill_(items[:, :stop] < 0, -torch.inf)
+        best, places = keys.topk(k, dim=1, sorted=False)
+        if stop == depth or bool((best.amin(1) > log_weights[..., stop:].amax(-1) + highest).all()):
+            break
+    return places.sort(dim=1).values
 
 
-def unseen(lists: Lists, generator: Generator, *, n: int) -> Draw:
+def _gumbel(chance: Tensor) -> Tensor:
+    """Return the Gumbel noise at quantiles in (0, 1)."""
+    return -torch.log(-torch.log(chance))
+
+
+def unseen(lists: Lists, generator: Generator, *, n: int, logq: bool = True) -> Draw:
     """Return `n` uniform items, none of the user's own or in its list; places that keep colliding stay -1.
 
-    logq is log(n / m), m of the items that are neither the user's own nor in its list, in every place of the row.
+    With `logq`, that is log(n / m), m of the items that are neither the user's own nor in its list, in every place of
+    the row.
     """
     rows, catalogue = len(lists.items), lists.seen.num_items
     items = torch.randint(catalogue, (rows, n), generator=generator)
     own = own_items(lists.seen)
-    listed, taken = Marks(lists.items), Marks(lists.items, own)
+    taken = Marks(lists.items, own)
     left = torch.arange(rows * n)
     flat = items.view(-1)
     for attempt in range(ATTEMPTS + 1):
+        left = left[taken.near(left // n, flat[left])]
         owner, wanted = left // n, flat[left]
-        near = taken.near(owner, wanted)
-        owner, wanted = owner[near], wanted[near]
-        left = left[near[listed.has(owner, wanted) | lists.seen.has(owner, wanted)]]
+        left = left[taken.listed(owner, wanted) | lists.seen.has(owner, wanted)]
         if attempt == ATTEMPTS or not len(left):
             break
         flat[left] = torch.randint(catalogue, (len(left),), generator=generator)
     flat[left] = -1
-    both = torch.bincount(own[0][listed.has(*own)], minlength=rows)
+    drawn = Draw(items, torch.full((rows, n), -torch.inf))
+    if not logq:
+        return drawn
+    marked = Marks(lists.items)
+    owner, wanted = (part[marked.near(*own)] for part in own)
+    both = torch.bincount(owner[marked.listed(owner, wanted)], minlength=rows)
     free = catalogue - torch.bincount(own[0], minlength=rows) - (lists.items >= 0).sum(1) + both
-    logq = torch.log(n / free.clamp(min=1).double()).float()
-    return Draw(items, torch.full((rows, n), -torch.inf), logq.unsqueeze(1).expand(rows, n))
+    share = torch.log(n / free.clamp(min=1).double()).float()
+    return drawn._replace(logq=share.unsqueeze(1).expand(rows, n))
 
 
 class Marks:
-    """Membership of (row, item) pairs in rows of items, by a small table of marks: only what is marked is looked up.
+    """Which items stand in a row's list, or are its own: most that are neither are told by a small table of marks.
 
     In numpy, whose gathers of whole rows and marks take a fifth of the time of torch's on a CPU.
     """
 
-    def __init__(self, items: Tensor, more: tuple[Tensor, Tensor] | None = None) -> None:
-        self.items = items.numpy()  # [R,K], -1 where shorter: such a place costs a look-up and no more
-        rows, depth = items.shape
+    def __init__(self, lists: Tensor, own: tuple[Tensor, Tensor] | None = None) -> None:
+        self.lists = lists.numpy()  # [R,K], -1 where shorter: such a place costs a look-up and no more
+        rows, depth = lists.shape
         self.width = 1 << (16 * depth + 64).bit_length()
         self.marks = np.zeros(rows * self.width, np.bool_)
-        self.marks[self._at(np.arange(rows)[:, None], self.items)] = True
-        if more is not None:
-            self.marks[self._at(more[0].numpy(), more[1].numpy())] = True
+        self.marks[self._at(np.arange(rows)[:, None], self.lists)] = True
+        if own is not None:
+            self.marks[self._at(own[0].numpy(), own[1].numpy())] = True
 
     def _at(self, rows: Int, items: Int) -> Int:
         return rows * self.width + (items & (self.width - 1))
 
     def near(self, rows: Tensor, items: Tensor) -> Tensor:
-        """Return the places of the pairs (rows [m], items [m]) that may be among what is marked; no others are."""
+        """Return the places of the pairs (rows [m], items [m]) that may be marked; no others are."""
         return torch.from_numpy(np.flatnonzero(self.marks[self._at(rows.numpy(), items.numpy())]))
 
-    def has(self, rows: Tensor, items: Tensor) -> Tensor:
-        """Return whether each of the pairs is in its row, as booleans [m]; exact."""
-        found, near = np.zeros(len(rows), np.bool_), self.near(rows, items).numpy()
-        found[near] = (self.items[rows.numpy()[near]] == items.numpy()[near, None]).any(1)
-        return torch.from_numpy(found)
+    def listed(self, rows: Tensor, items: Tensor) -> Tensor:
+        """Return whether each of the pairs is in its row's list, as booleans [m]; exact."""
+        return torch.from_numpy((self.lists[rows.numpy()] == items.numpy()[:, None]).any(1))
 
 
 def pairs(lists: Lists, generator: Generator, *, n: int, groups: int, temperature: float) -> Draw:

@@ -175,7 +175,7 @@ def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int, 
     settings = spec.loss.model_dump(exclude={"kind", "whole", "start", "level"})
     if spec.loss.kind == "hard_bce":
         settings["num_items"] = num_items
-    kinds = [t.kind for t in spec.target]
+    kinds, whole = [t.kind for t in spec.target], getattr(spec.loss, "whole", False)
     known = {"adjust": {} if counts is None else {"log_counts": torch.log1p(counts.double()).float()}}
     changes = [
         partial(TARGETS[t.kind], **t.model_dump(exclude={"kind"}), **known.get(t.kind, {}))
@@ -187,7 +187,7 @@ def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int, 
         name=f"{position}.{spec.loss.kind}",
         weight=spec.weight,
         draws=[
-            partial(DRAWS[d.kind], **d.model_dump(exclude={"kind"}))
+            partial(DRAWS[d.kind], **d.model_dump(exclude={"kind"}), **({"logq": whole} if d.kind == "unseen" else {}))
             for d in ordered
             if d.kind not in ("in_batch", "rest")
         ],
@@ -196,7 +196,7 @@ def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int, 
         loss=partial(LOSSES[spec.loss.kind], **settings),
         kind=spec.loss.kind,
         scored=spec.loss.needs != "rank" and "rank" not in kinds,
-        sampled=getattr(spec.loss, "whole", False),
+        sampled=whole,
         target=partial(_in_turn, changes=changes) if changes else None,
         side=spec.side,
         groups=next((d.groups for d in ordered if d.kind == "pairs"), 0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from recdistill.models.tables import TableFactory
 from recdistill.types import Past, Space
 
 MOST_SCORES = 2**26  # of a step's table of everyone's score of everything, 256 MB
+SHORTEST = 1e-9  # a vector that is shorter is divided by this instead
 PICKED = 32  # scores of one product of matrices that take about as long as one of a pair looked up for itself
 
 
@@ -146,7 +147,25 @@ def hidden(users: Tensor, history: Tensor, share: float) -> Tensor:
 
 def unit(vectors: Tensor, space: Space) -> Tensor:
     """Return `vectors` as their inner product is meant: of length 1 in cosine space, as they are in dot space."""
-    return nn.functional.normalize(vectors, dim=-1, eps=1e-9) if space == "cosine" else vectors
+    return _Unit.apply(vectors) if space == "cosine" else vectors
+
+
+class _Unit(torch.autograd.Function):
+    """Vectors over their lengths: half the passes over memory that the parts of it take, which is what it costs."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor) -> Tensor:  # pyrefly: ignore
+        ctx.dtype, vectors = vectors.dtype, vectors.float()  # half precision is of products, not of lengths
+        over = vectors.square().sum(-1, keepdim=True).clamp_(min=SHORTEST**2).rsqrt_()
+        found = vectors * over
+        ctx.save_for_backward(found, over)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # pyrefly: ignore
+        found, over = ctx.saved_tensors
+        along = (gradients[0] * found).sum(-1, keepdim=True)
+        return torch.addcmul(gradients[0], found, along, value=-1).mul_(over).to(ctx.dtype)
 
 
 def pick(rows: Tensor, wanted: Tensor) -> Tensor:
@@ -203,7 +222,7 @@ def encode(
             scores.append(queries[group.rows] @ part.T)
         else:
             each = part.view(*group.items.shape, -1)
-            scores.append(torch.bmm(each, queries[group.rows].unsqueeze(2)).squeeze(2))
+            scores.append((each * queries[group.rows].unsqueeze(1)).sum(2))  # a third of the time of small products
     return Encoded(scores, shared, left, found, list(parts[len(groups) :]))
 
 
