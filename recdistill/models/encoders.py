@@ -155,7 +155,9 @@ class _Unit(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor) -> Tensor:  # pyrefly: ignore
-        ctx.dtype, vectors = vectors.dtype, vectors.float()  # half precision is of products, not of lengths
+        ctx.dtype = vectors.dtype
+        if vectors.itemsize < 4:  # half precision is of products, not of lengths
+            vectors = vectors.float()
         over = vectors.square().sum(-1, keepdim=True).clamp_(min=SHORTEST**2).rsqrt_()
         found = vectors * over
         ctx.save_for_backward(found, over)

@@ -112,3 +112,31 @@ def test_what_the_head_reads_is_before_its_last_layer():
     torch.testing.assert_close(found.left, made.layers[-1](found.shared))
     plain = encode(model("mf", "dot"), ASKED, PAST, GROUPS)
     assert torch.equal(plain.shared, plain.left)
+
+
+@pytest.mark.parametrize("length", [1.0, 1e-4, 1e4])
+def test_vectors_of_length_one_and_their_gradient_are_those_of_the_formula(length) -> None:
+    given = length * torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    slope = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    one, other = given.clone().requires_grad_(), given.clone().requires_grad_()
+    expected = one / one.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(unit(other, "cosine"), expected)
+    expected.backward(slope)
+    unit(other, "cosine").backward(slope)
+    torch.testing.assert_close(other.grad, one.grad, atol=1e-12 / length, rtol=1e-9)
+    assert unit(given, "dot") is given
+
+
+def test_a_vector_of_zeros_stays_zero_and_half_precision_is_measured_in_full() -> None:
+    nothing = torch.zeros(2, 3, requires_grad=True)
+    unit(nothing, "cosine").sum().backward()
+    assert not unit(nothing, "cosine").any()
+    assert nothing.grad is not None
+    assert torch.isfinite(nothing.grad).all()
+    short = torch.full((1, 4), 0.1, dtype=torch.bfloat16, requires_grad=True)
+    found = unit(short, "cosine")
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, torch.full((1, 4), 0.5))
+    found.sum().backward()
+    assert short.grad is not None
+    assert short.grad.dtype == torch.bfloat16
