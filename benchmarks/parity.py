@@ -6,9 +6,9 @@ Users of 5 items or more; of each, one random item to validate on, one to test o
 both are ranked among. BPR: a teacher of 200 dimensions, students of 20, one of them taught by configs/methods/rrd.yaml
 with its published weight of sums. H, NDCG and MRR at k are those of the validation with the best H at the same k. The
 published figures are those of the logs that the authors left beside their code, one split and one seed; the teacher's
-are the paper's. What differs: validation is every fourth epoch of a fixed number, lists are drawn anew every step, and a
-step compares as many lists as a batch has distinct users on average. `--tune` prints validation H@10 over a grid around
-the paper's rate and decay.
+are the paper's. What differs: validation is every fourth epoch of a fixed number, lists are drawn anew every step, and
+a step compares as many lists as a batch has distinct users on average. `--tune` prints validation H@10 over a grid
+around the paper's rate and decay.
 """
 
 from __future__ import annotations
