@@ -151,7 +151,7 @@ def unit(vectors: Tensor, space: Space) -> Tensor:
 
 
 class _Unit(torch.autograd.Function):
-    """Vectors over their lengths: half the passes over memory that the parts of it take, which is what it costs."""
+    """Vectors over their lengths, in fewer passes over memory than its parts would take."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor) -> Tensor:  # pyrefly: ignore
@@ -224,7 +224,7 @@ def encode(
             scores.append(queries[group.rows] @ part.T)
         else:
             each = part.view(*group.items.shape, -1)
-            scores.append((each * queries[group.rows].unsqueeze(1)).sum(2))  # a third of the time of small products
+            scores.append((each * queries[group.rows].unsqueeze(1)).sum(2))
     return Encoded(scores, shared, left, found, list(parts[len(groups) :]))
 
 
