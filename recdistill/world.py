@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
@@ -19,6 +20,8 @@ from recdistill.errors import RecdistillError, StageError
 
 T = TypeVar("T")
 LONG = timedelta(days=7)  # how long ranks wait for rank 0's stages; torchrun ends them at once if it dies
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+KEPT, LARGEST_KEPT = 2**30, 2**25  # bytes kept at the heap's end, and of one block: the most that glibc takes
 HUNG = timedelta(minutes=10)  # a collective that takes longer has lost a peer
 
 
@@ -78,6 +81,7 @@ def world(*, device: str = "auto", threads: int | None = None) -> Iterator[World
     `threads` is how many CPU threads torch uses in this process; None leaves it alone.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    _keep_memory()
     if threads:
         import torch
 
@@ -101,6 +105,18 @@ def world(*, device: str = "auto", threads: int | None = None) -> Iterator[World
         dist.barrier()
     finally:
         _leave()
+
+
+def _keep_memory() -> None:
+    """Have the C library keep what is freed, where it can be told so.
+
+    A training step asks for the same few megabytes again and again; given back to the system each time, they cost more
+    in page faults than in arithmetic.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # no glibc, no such function
+        adjust = ctypes.CDLL(None).mallopt
+        adjust(TRIM_THRESHOLD, KEPT)
+        adjust(MMAP_THRESHOLD, LARGEST_KEPT)
 
 
 def backend(device: str) -> str:

@@ -115,16 +115,19 @@ class Experts(nn.Module):
 
     def _own(self, student: Tensor, scores: Tensor) -> Tensor:
         choice = scores.argmax(1)
-        order, back, sizes = by_group(choice, self.experts)
-        layers = (self.first, self.first_bias, self.second, self.second_bias)
-        found = [
-            torch.addmm(bias_2, torch.addmm(bias_1, rows, first.T).relu_(), second)
-            for rows, first, bias_1, second, bias_2 in zip(
-                student[order].split(sizes), *(layer.unbind() for layer in layers), strict=True
-            )
-        ]
+        order, _, sizes = by_group(choice, self.experts)
+        # Each expert gets as many rows as the fullest, so that one product serves all of them: at worst, where all rows
+        # choose the same, it is the work of `_all`.
+        most, begin = max(sizes), torch.tensor([0, *sizes[:-1]], device=order.device).cumsum(0)
+        slot = torch.empty_like(order)
+        slot[order] = torch.arange(len(order), device=order.device) - begin[choice[order]]
+        slot += choice * most
+        rows = student.new_zeros(self.experts * most, student.shape[1]).index_copy(0, slot, student)
+        rows = rows.view(self.experts, most, -1)
+        hidden = torch.baddbmm(self.first_bias.unsqueeze(1), rows, self.first.transpose(1, 2)).relu_()
+        found = torch.baddbmm(self.second_bias.unsqueeze(1), hidden, self.second).flatten(0, 1)
         chance = (scores / HARD).softmax(1).gather(1, choice.unsqueeze(1))
-        return torch.cat(found)[back] * (1 + chance - chance.detach())  # the factor is 1; its gradient is the gate's
+        return found[slot] * (1 + chance - chance.detach())  # the factor is 1; its gradient is the gate's
 
 
 def by_group(group: Tensor, groups: int) -> tuple[Tensor, Tensor, list[int]]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from recdistill.types import Int
+from recdistill.distill.draw_kernels import among
 
 LIKELIEST = 1 - 1e-7  # quantile of the largest noise
 ATTEMPTS = 16  # redraws of a collision before the place stays empty
@@ -29,15 +29,15 @@ class Lists(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """Membership of (user, item) pairs, for rejection: exact, by binary search over sorted keys."""
+    """What the rows' users have, as sorted keys."""
 
     users: Tensor  # [R]
     keys: Tensor  # sorted user * num_items + item, of every training interaction
     num_items: int
 
-    def has(self, rows: Tensor, items: Tensor) -> Tensor:
-        """Return whether the user of each of `rows` [m] has the item beside it [m], as booleans [m]."""
-        return _has(self.keys, self.users[rows] * self.num_items + items)
+    def bounds(self) -> Tensor:
+        """Return where the keys of each row's user start and end, [2,R]."""
+        return torch.searchsorted(self.keys, torch.stack([self.users, self.users + 1]) * self.num_items)
 
 
 class Draw(NamedTuple):
@@ -51,7 +51,7 @@ class Draw(NamedTuple):
 
 def own_items(seen: Seen) -> tuple[Tensor, Tensor]:
     """Return (row, item) of everything that the rows' users have."""
-    bounds = torch.searchsorted(seen.keys, torch.stack([seen.users, seen.users + 1]) * seen.num_items)
+    bounds = seen.bounds()
     count = bounds[1] - bounds[0]
     row = torch.repeat_interleave(torch.arange(len(count)), count)
     within = torch.arange(len(row)) - torch.repeat_interleave(count.cumsum(0) - count, count)
@@ -103,14 +103,11 @@ def unseen(lists: Lists, generator: Generator, *, n: int, logq: bool = True) -> 
     """
     rows, catalogue = len(lists.items), lists.seen.num_items
     items = torch.randint(catalogue, (rows, n), generator=generator)
-    own = own_items(lists.seen)
-    taken = Marks(lists.items, own)
+    bounds = lists.seen.bounds()
     left = torch.arange(rows * n)
     flat = items.view(-1)
     for attempt in range(ATTEMPTS + 1):
-        left = left[taken.near(left // n, flat[left])]
-        owner, wanted = left // n, flat[left]
-        left = left[taken.listed(owner, wanted) | lists.seen.has(owner, wanted)]
+        left = left[_taken(lists, bounds, left // n, flat[left])]
         if attempt == ATTEMPTS or not len(left):
             break
         flat[left] = torch.randint(catalogue, (len(left),), generator=generator)
@@ -118,39 +115,23 @@ def unseen(lists: Lists, generator: Generator, *, n: int, logq: bool = True) -> 
     drawn = Draw(items, torch.full((rows, n), -torch.inf))
     if not logq:
         return drawn
-    marked = Marks(lists.items)
-    owner, wanted = (part[marked.near(*own)] for part in own)
-    both = torch.bincount(owner[marked.listed(owner, wanted)], minlength=rows)
-    free = catalogue - torch.bincount(own[0], minlength=rows) - (lists.items >= 0).sum(1) + both
+    owner, owned = own_items(lists.seen)
+    both = torch.bincount(owner[_taken(lists, torch.zeros_like(bounds), owner, owned)], minlength=rows)
+    free = catalogue - (bounds[1] - bounds[0]) - (lists.items >= 0).sum(1) + both
     share = torch.log(n / free.clamp(min=1).double()).float()
     return drawn._replace(logq=share.unsqueeze(1).expand(rows, n))
 
 
-class Marks:
-    """Which items stand in a row's list, or are its own: most that are neither are told by a small table of marks.
+def _taken(lists: Lists, bounds: Tensor, rows: Tensor, items: Tensor) -> Tensor:
+    """Return whether each of `items` [m] is in the list of its row, or among its user's own within `bounds` [2,R].
 
-    In numpy, whose gathers of whole rows and marks are quicker than torch's on a CPU.
+    `rows` [m] rise.
     """
-
-    def __init__(self, lists: Tensor, own: tuple[Tensor, Tensor] | None = None) -> None:
-        self.lists = lists.numpy()  # [R,K], -1 where shorter: such a place costs a look-up and no more
-        rows, depth = lists.shape
-        self.width = 1 << (16 * depth + 64).bit_length()
-        self.marks = np.zeros(rows * self.width, np.bool_)
-        self.marks[self._at(np.arange(rows)[:, None], self.lists)] = True
-        if own is not None:
-            self.marks[self._at(own[0].numpy(), own[1].numpy())] = True
-
-    def _at(self, rows: Int, items: Int) -> Int:
-        return rows * self.width + (items & (self.width - 1))
-
-    def near(self, rows: Tensor, items: Tensor) -> Tensor:
-        """Return the places of the pairs (rows [m], items [m]) that may be marked; no others are."""
-        return torch.from_numpy(np.flatnonzero(self.marks[self._at(rows.numpy(), items.numpy())]))
-
-    def listed(self, rows: Tensor, items: Tensor) -> Tensor:
-        """Return whether each of the pairs is in its row's list, as booleans [m]; exact."""
-        return torch.from_numpy((self.lists[rows.numpy()] == items.numpy()[:, None]).any(1))
+    found = np.empty(len(rows), dtype=np.bool_)
+    offsets = lists.seen.users * lists.seen.num_items
+    given = (rows, items, lists.items, lists.seen.keys, bounds[0], bounds[1], offsets)
+    among(*(part.numpy() for part in given), found)
+    return torch.from_numpy(found)
 
 
 def pairs(lists: Lists, generator: Generator, *, n: int, groups: int, temperature: float) -> Draw:
@@ -222,10 +203,3 @@ def _rank(size: Tensor, chance: Tensor, temperature: float) -> Tensor:
     """Return the rank in [0, size) at quantile `chance` where weights are exp(-rank / temperature); 0 of size 0."""
     rank = torch.floor(-temperature * torch.log1p(chance * torch.expm1(-size.double() / temperature)))
     return torch.minimum(rank.long(), size - 1).clamp(min=0)
-
-
-def _has(keys: Tensor, wanted: Tensor) -> Tensor:
-    """Return which of `wanted` are among the sorted `keys`."""
-    if not len(keys):
-        return torch.zeros_like(wanted, dtype=torch.bool)
-    return keys[torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)] == wanted

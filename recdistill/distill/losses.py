@@ -10,6 +10,7 @@ all that they normalise, so that the sum over samples estimates the one over eve
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -244,9 +245,27 @@ def _unranked(student: Tensor, candidates: Candidates) -> Tensor:
 
 def _partial_order(scores: Tensor, valid: Tensor, below: Tensor) -> Tensor:
     """Return the mean of log(sum of it and what follows, and exp `below` [...,1]) - score over the last dimension."""
-    scores = scores.masked_fill(~valid, FAR)
-    left = torch.logaddexp(scores.flip(-1).logcumsumexp(-1).flip(-1), below)
-    return _mean(left - scores, valid)
+    return _PartialOrder.apply(scores, valid, below.expand(*scores.shape[:-1], 1))
+
+
+class _PartialOrder(torch.autograd.Function):
+    """With its gradient as a formula, which is one scan; what autograd would record takes twice the time."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, valid: Tensor, below: Tensor) -> Tensor:  # pyrefly: ignore
+        scores = scores.masked_fill(~valid, FAR)
+        left = torch.logaddexp(scores.flip(-1).logcumsumexp(-1).flip(-1), below)
+        ctx.save_for_backward(scores, valid, below, left)
+        return _mean(left - scores, valid)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, Tensor]:  # pyrefly: ignore
+        scores, valid, below, left = ctx.saved_tensors
+        weight = gradients[0].unsqueeze(-1) / valid.sum(-1, keepdim=True).clamp(min=1)
+        # An item is in its own denominator and in those of all before it: exp(s_i) sum_{k<=i} exp(-left_k).
+        before = (-left).masked_fill(~valid, FAR).logcumsumexp(-1)
+        share = torch.exp(scores + before) - valid.to(scores.dtype)
+        return weight * share, None, weight * torch.exp(below + before[..., -1:])
 
 
 def _gumbel(candidates: Candidates, samples: int) -> Tensor:

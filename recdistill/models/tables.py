@@ -161,7 +161,7 @@ def distribute(
     parts: list[Any] = [sharded.fused_optimizer]
     slow = {n: p for n, p in dense.items() if ".ebc." not in n}
     if slow:
-        parts.append(KeyedOptimizerWrapper(slow, lambda p: torch.optim.Adam(p, lr=dense_lr)))
+        parts.append(KeyedOptimizerWrapper(slow, lambda p: torch.optim.Adam(p, lr=dense_lr, fused=True)))
         parts[-1].init_state()  # otherwise loading a checkpoint skips the moments in silence
     # Data-parallel tables ignore the fused optimizer without a word, so an ordinary one owns them.
     replicated = {n: p for n, p in dense.items() if ".ebc." in n}
@@ -196,7 +196,7 @@ def _ready(part: Any) -> None:
 def _plain(optimizer: Optimizer, lr: float, decay: float, parameters: Any) -> torch.optim.Optimizer:
     """Return the ordinary optimizer of tables that every rank holds whole; Adam's decay is a part of its gradient."""
     if optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay)
+        return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
     return (torch.optim.SGD if optimizer == "sgd" else torch.optim.Adagrad)(parameters, lr=lr)
 
 

@@ -150,15 +150,6 @@ def test_an_exhausted_catalogue_gives_nothing():
     assert {2, 4} <= set(drawn[1].tolist())
 
 
-def test_membership_is_by_user_and_exact():
-    seen = Seen(torch.tensor([2, 0, 1]), keys_of({0: [1, 4], 2: [0, 4]}, 5), 5)
-    row, item = torch.arange(3).repeat_interleave(5), torch.arange(5).repeat(3)
-    expected = [[False] * 5 for _ in range(3)]
-    expected[0][0] = expected[0][4] = expected[1][1] = expected[1][4] = True
-    assert seen.has(row, item).view(3, 5).tolist() == expected
-    assert not Seen(torch.tensor([0, 1, 2]), NOBODY, 5).has(row, item).any()
-
-
 def test_a_ranked_draw_is_a_function_of_its_generator():
     given = repeated(list(range(50)), 8)
     first, second, other = (ranked(given, seeded(s), k=10, temperature=10.0).items for s in (5, 5, 6))
