@@ -210,7 +210,7 @@ def encode(
     count = sum(g.items.numel() for g in groups)
     everything = torch.arange(model.num_items, device=users.device)
     pairs = rows * model.num_items
-    whole = count >= model.num_items and pairs <= MOST_SCORES and pairs <= PICKED * _pairs(groups, rows)
+    whole = count >= model.num_items and pairs <= MOST_SCORES and pairs <= _work(groups, rows)
     shared, found = model.trunk(users, past, everything if whole else torch.cat(asked))
     left, right = unit(model.head(shared), model.space), unit(found, model.space)
     queries = left[:rows] / model.temperature
@@ -228,10 +228,10 @@ def encode(
     return Encoded(scores, shared, left, found, list(parts[len(groups) :]))
 
 
-def _pairs(groups: Sequence[Group], rows: int) -> int:
-    """Return how many scores `groups` ask for."""
-    each = (len(range(*g.rows.indices(rows))) * len(g.items) if g.items.dim() == 1 else g.items.numel() for g in groups)
-    return sum(each)
+def _work(groups: Sequence[Group], rows: int) -> int:
+    """Return what the scores of `groups` cost one by one, in scores that a product gives."""
+    shared = sum(len(range(*g.rows.indices(rows))) * len(g.items) for g in groups if g.items.dim() == 1)
+    return shared + PICKED * sum(g.items.numel() for g in groups if g.items.dim() != 1)
 
 
 def _picked(table: Tensor, everything: Tensor, groups: Sequence[Group]) -> list[Tensor]:
