@@ -16,15 +16,20 @@ T = TypeVar("T")
 Students = Annotated[tuple[str, ...], Parameter(name="--student", negative="")]
 
 
-def methods(*, json: Json = False) -> int:
+def methods(*, seeds: bool = False, json: Json = False) -> int:
     """List the published methods that --method takes: their paper, what they transfer, need and cost.
 
     Needs are what is stored (lists, vectors, item lists, trajectory), ranked anew (student lists) or trained beside the
     student (partner). Cost is of a step, beside the scratch student's: d and D are the widths of student and teacher.
+
+    Parameters
+    ----------
+    seeds
+        Those of papers on whether and why distillation works, instead of those for recommenders.
     """
     from recdistill.methods import load_method, presets
 
-    found = {name: load_method(path) for name, path in presets().items()}
+    found = {name: load_method(path) for name, path in presets(family="seeds" if seeds else "").items()}
     if not found:
         fix = "start in a checkout of recdistill, or give --method a file"
         raise ConfigError("there are no presets here, nor in the package", where="configs/methods", fix=fix)

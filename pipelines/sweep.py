@@ -18,7 +18,7 @@ from pipelines.teach import teach
 from recdistill import stages
 from recdistill.config import Config, load_config
 from recdistill.errors import ConfigError, StageError
-from recdistill.methods import find, presets
+from recdistill.methods import FAMILIES, find, presets
 from recdistill.models.spec import Fitted
 from recdistill.stages import Data, Run
 from recdistill.types import Artifact, Log
@@ -164,6 +164,8 @@ def leaves(student: str) -> list[tuple[str, str]]:
 def _filled(asked: Asked) -> Asked:
     """Return what is asked with what the file has in the place of what is not; unknown methods are refused here."""
     student = load_config(asked.file, asked.sets).student
+    families = {family: tuple(presets(family=family)) for family in FAMILIES if family}
+    asked = replace(asked, methods=tuple(name for one in asked.methods for name in families.get(one, (one,))))
     if len({find(method).stem for method in asked.methods}) < len(asked.methods):
         raise ConfigError("two methods have one name", where="--methods", fix="rename one of the files")
     return replace(

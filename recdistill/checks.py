@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from recdistill import checks_teacher, checks_terms
+from recdistill import checks_taught, checks_teacher, checks_terms
 from recdistill.errors import ConfigError
 from recdistill.yamlfile import KeyPath, dotted
 
@@ -198,6 +198,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     split_possible,
     *checks_teacher.CHECKS,
     *checks_terms.CHECKS,
+    *checks_taught.CHECKS,
     labels_read,
     labels_deep_enough,
     list_users_read,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, get_args
 
 from recdistill.distill.spec import ListTermSpec
-from recdistill.distill.spec_lists import ScoreSpace
+from recdistill.distill.spec_targets import ScoreSpace
 from recdistill.yamlfile import KeyPath
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from recdistill.checks import Finding
     from recdistill.config import Config
 
-OTHERS = ("unseen", "student_top", "student_ranked", "rank_gap", "closure", "whole", "in_batch", "trajectory")
+OTHERS = ("unseen", "student_top", "student_ranked", "rank_gap", "closure", "whole", "in_batch", "trajectory", "own")
 """Draws that give items which the teacher's lists need not hold."""
 BELONG = {"pairs": ("pairwise",), "closure": ("gated_kl",), "pairwise": ("pairs",), "gated_kl": ("closure",)}
 
@@ -22,7 +22,7 @@ BELONG = {"pairs": ("pairwise",), "closure": ("gated_kl",), "pairwise": ("pairs"
 def terms_taught(config: Config) -> Iterator[Finding]:
     """A term compares the student with the teacher, so it needs items that somebody ranked or scored."""
     for at, term in all_terms(config):
-        if all(draw.kind in ("unseen", "rest") for draw in term.draw):
+        if all(draw.kind in ("unseen", "rest", "own") for draw in term.draw):
             yield (*at, "draw"), "draws nothing that the teacher ranked: add a draw of kind top or ranked"
         if len(term.draw) > 1 and any(draw.kind in ("in_batch", "whole", "pairs", "closure") for draw in term.draw):
             alone = next(d.kind for d in term.draw if d.kind in ("in_batch", "whole", "pairs", "closure"))
@@ -87,6 +87,8 @@ def _asked(config: Config) -> Iterator[tuple[KeyPath, KeyPath, str, str]]:
             if draw.kind == "trajectory":
                 yield at, ("draw", j), "trajectory", "the labels keep no lists along a training"
             below = draw.kind == "unseen" and term.loss.kind in ("sampled_pl", "list_ce")  # they read the ranked ones'
+            if draw.kind == "own" and not config.labels.exclude_seen:
+                continue  # the lists hold some of it, with scores
             if scores and draw.kind in OTHERS and not below and term.teacher == "labels":
                 why = f"{term.loss.kind} compares scores, and the teacher's lists give these items none"
                 yield at, ("draw", j), "vectors", why
@@ -186,7 +188,7 @@ def recipes_plain(config: Config) -> Iterator[Finding]:
                     (*at, "draw", j),
                     f"{draw.kind} is for students; a recipe's models draw top, ranked, unseen or pairs",
                 )
-        for name in ("side", "teacher", "head", "balance", "target"):
+        for name in ("side", "teacher", "head", "balance", "target", "signal"):
             if name in term.model_fields_set:
                 yield (*at, name), "is for students; leave it out of a recipe's terms"
 

@@ -19,8 +19,8 @@ from recdistill.checkpoint import load_checkpoint
 from recdistill.data.batches import Sampler, make_batches
 from recdistill.data.sequences import Sequences
 from recdistill.data.tasks import targets
+from recdistill.distill.compose import make_terms
 from recdistill.distill.objective import Objective, Widths
-from recdistill.distill.terms import make_terms
 from recdistill.guide import Ask
 from recdistill.keeper import Keeper, mean, only
 from recdistill.lessons import Lessons, make_lessons

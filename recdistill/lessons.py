@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -165,7 +166,7 @@ class Lessons:
         mine = None if self.guide is None else self.guide.by_item(items.numpy())
         return Lists(found, scores, self.items._replace(users=items), student=mine)
 
-    def _score(self, rows: Int, side: str) -> Callable[[Tensor], Tensor] | None:
+    def _score(self, rows: Int, side: str) -> _Scores | None:
         if self.labels is None or self.labels.vectors is None:
             return None
         given = self.labels.vectors
@@ -215,12 +216,18 @@ def make_lessons(
 
 def cut(candidates: Candidates, part: slice) -> Candidates:
     """Return the rows of `part`."""
+
+    def of(table: Tensor | None) -> Tensor | None:
+        return None if table is None else table[part]
+
     return replace(
         candidates,
         items=candidates.items[part],
         teacher=candidates.teacher[part],
-        logq=None if candidates.logq is None else candidates.logq[part],
-        gate=None if candidates.gate is None else candidates.gate[part],
+        logq=of(candidates.logq),
+        gate=of(candidates.gate),
+        taken=of(candidates.taken),
+        parts=of(candidates.parts),
         seen=None if candidates.seen is None else _within(candidates.seen, part),
     )
 
@@ -231,14 +238,18 @@ def _within(pairs: tuple[Tensor, Tensor], part: slice) -> tuple[Tensor, Tensor]:
     return row[kept] - part.start, item[kept]
 
 
-def _scores(taught: Vectors, rows: Int) -> Callable[[Tensor], Tensor]:
-    """Return the function from items [R,n] to the teacher's scores of them for `rows` [R]."""
-    left = torch.from_numpy(taught.users[rows])
-    right = torch.from_numpy(np.asarray(taught.items))
+class _Scores(NamedTuple):
+    """The teacher's scores of any items for some rows."""
 
-    def score(items: Tensor) -> Tensor:
+    left: Tensor  # [R,D]
+    right: Tensor  # [I,D]
+
+    def __call__(self, items: Tensor) -> Tensor:
+        """Return the scores of `items` [R,n]."""
         if items.stride(0) == 0:  # the same items for every row
-            return left @ right[items[0].clamp(min=0)].T
-        return torch.bmm(right[items.clamp(min=0)], left.unsqueeze(2)).squeeze(2)
+            return self.left @ self.right[items[0].clamp(min=0)].T
+        return torch.bmm(self.right[items.clamp(min=0)], self.left.unsqueeze(2)).squeeze(2)
 
-    return score
+
+def _scores(taught: Vectors, rows: Int) -> _Scores:
+    return _Scores(torch.from_numpy(taught.users[rows]), torch.from_numpy(np.asarray(taught.items)))

@@ -16,6 +16,8 @@ from recdistill.yamlfile import Document, load_yaml
 
 FOLDERS = (Path("configs/methods"), Path(__file__).parent / "presets")
 """Where a name is looked for: here, then in the package; the first that has it."""
+FAMILIES = ("", "seeds")
+"""Folders of presets within those: methods for recommenders, and papers on why distillation works."""
 OUTSIDE = ("unseen", "whole", "student_top", "student_ranked", "closure")
 """Draws of items that may stand in no list, where a loss over scores needs the teacher's vectors."""
 LOWEST = ("sampled_pl",)
@@ -61,7 +63,7 @@ def find(name: str, folders: Sequence[Path] = FOLDERS) -> Path:
     """
     if "/" in name or name.endswith((".yaml", ".yml")):
         return Path(name)
-    known = presets(folders)
+    known = {called: path for family in FAMILIES for called, path in presets(folders, family).items()}
     if name in known:
         return known[name]
     near = close(name, known)
@@ -72,9 +74,9 @@ def find(name: str, folders: Sequence[Path] = FOLDERS) -> Path:
     raise ConfigError(f"no method {name!r}{meant}", where="--method", fix=fix)
 
 
-def presets(folders: Sequence[Path] = FOLDERS) -> dict[str, Path]:
-    """Return every preset of `folders` by its name, in alphabetical order; an earlier folder's stands for a later's."""
-    found = {file.stem: file for folder in reversed(folders) for file in folder.glob("*.yaml")}
+def presets(folders: Sequence[Path] = FOLDERS, family: str = "") -> dict[str, Path]:
+    """Return every preset of a family by its name, in alphabetical order; an earlier folder's stands for a later's."""
+    found = {file.stem: file for folder in reversed(folders) for file in (folder / family).glob("*.yaml")}
     return dict(sorted(found.items()))
 
 

@@ -166,6 +166,8 @@ class Candidates:
     ranked: int  # the first `ranked` columns stand in teacher order; the rest are draws below the list
     logq: Tensor | None = None  # [R,K] log of how often each is expected among its row's draws
     gate: Tensor | None = None  # [R] share of the second of a draw's two lists
+    taken: Tensor | None = None  # [R,K] which of them the row's user took
+    parts: Tensor | None = None  # [R,K] the part of the list each is in, from 0
     seen: tuple[Tensor, Tensor] | None = None  # rows and items that are none of the rest, where its last column is that
 
 

@@ -12,8 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from recdistill.distill import adapters
+from recdistill.distill import adapters, ranks
 from recdistill.distill.losses import FAR
+from recdistill.errors import ConfigError
 
 SHORTEST = 1e-9  # a vector's length, below which it has no direction
 ADAPTERS: Mapping[str, Callable[..., nn.Module]] = {
@@ -29,6 +30,10 @@ def build(loss: Mapping[str, Any], ds: int, dt: int) -> nn.Module:
     settings = {name: value for name, value in loss.items() if name != "kind"}
     if loss["kind"] == "gram":
         return Gram()
+    if loss["kind"] == "similarity":
+        return Similarity()
+    if loss["kind"] == "rotation":
+        return Rotation()
     if loss["kind"] == "topology":
         return Topology(ds, dt, **settings)
     return Distance(make_adapter(settings["adapter"], ds, dt), metric=settings["metric"])
@@ -57,6 +62,26 @@ class Gram(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor, at: float) -> Tensor:  # noqa: ARG002
         """Return the mean over the entities of each one's squared differences with them, [E]."""
         return gram(student, teacher)
+
+
+class Similarity(nn.Module):
+    """Squared differences of the entities' rows of inner products, each row at length 1 (Tung and Mori, ICCV 2019)."""
+
+    def forward(self, student: Tensor, teacher: Tensor, at: float) -> Tensor:  # noqa: ARG002
+        """Return what each entity adds to the sum over all pairs, over the number of entities: [E]."""
+        return similarity(student, teacher)
+
+
+class Rotation(nn.Module):
+    """The distance from the teacher's vectors as they are turned to come nearest; nothing is trained.
+
+    Inner products leave a rotation open, so the teacher is turned to the student and not the other way round (after Han
+    et al., arXiv 2103.16844).
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor, at: float) -> Tensor:  # noqa: ARG002
+        """Return the squared distance of each entity, [E]; collective."""
+        return (student - teacher @ turn(student, teacher)).square().sum(1)
 
 
 class Topology(nn.Module):
@@ -97,6 +122,32 @@ def gram(student: Tensor, teacher: Tensor) -> Tensor:
     n = len(s)
     alike = (t @ (t.T @ t) * t).sum(1) + (s @ (s.T @ s) * s).sum(1)
     return (alike - 2 * (t @ (t.T @ s) * s).sum(1)) / n
+
+
+def similarity(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return sum_j (G_t[i,j] - G_s[i,j])^2 / E, G the inner products of all entities, each row at length 1: [E].
+
+    Its mean over the entities is the paper's loss; turning or stretching all vectors of a side changes nothing.
+    """
+    tables = (unit(vectors @ vectors.T) for vectors in (student, teacher))
+    return torch.sub(*tables).square().sum(1) / len(student)
+
+
+def turn(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the matrix [Dt,Ds] of orthonormal columns that takes teacher [E,Dt] nearest to student [E,Ds].
+
+    Without gradient. A wider teacher is cut to its Ds principal axes, which are then turned by orthogonal Procrustes.
+    Collective: it is that of the entities of all processes. Raises ConfigError for a teacher that is narrower than the
+    student.
+    """
+    ds, dt = student.shape[1], teacher.shape[1]
+    if dt < ds:
+        what = f"a teacher of {dt} dimensions cannot be turned into a student of {ds}"
+        raise ConfigError(what, fix="use the loss distance, or a student no wider than its teacher")
+    products = ranks.summed(torch.cat([teacher.T @ teacher, teacher.T @ student], dim=1).double())
+    axes = torch.linalg.eigh(products[:, :dt]).eigenvectors[:, -ds:]
+    left, _, right = torch.linalg.svd(axes.T @ products[:, dt:])
+    return (axes @ left @ right).to(student.dtype)
 
 
 def within(student: Tensor, teacher: Tensor, group: Tensor, *, groups: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from recdistill.distill.ranks import summed
 from recdistill.models.encoders import unit
 from recdistill.types import Candidates, Space
 
@@ -95,9 +96,7 @@ class Balance(nn.Module):
         if step % EVERY:
             return
         lengths = torch.stack([_length(value, at) for value in (task, *(values[name] for name in self.names))])
-        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-            torch.distributed.all_reduce(lengths)
-        lengths = lengths.sqrt()
+        lengths = summed(lengths).sqrt()
         measured = (lengths[0] / lengths[1:].clamp(min=1e-12)).clamp(max=LARGEST)
         # A term that says nothing yet, such as one whose lists are empty, keeps the factor it has.
         ratio = self.get_buffer("ratio")

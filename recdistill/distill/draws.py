@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import pad
 
 from recdistill.distill.draw_kernels import among
 
@@ -120,6 +121,31 @@ def unseen(lists: Lists, generator: Generator, *, n: int, logq: bool = True) -> 
     free = catalogue - (bounds[1] - bounds[0]) - (lists.items >= 0).sum(1) + both
     share = torch.log(n / free.clamp(min=1).double()).float()
     return drawn._replace(logq=share.unsqueeze(1).expand(rows, n))
+
+
+def own(lists: Lists, generator: Generator, *, n: int) -> Draw:
+    """Return `n` of each user's own items without replacement, each as likely; -1 where it has fewer."""
+    row, item = own_items(lists.seen)
+    order = torch.rand(len(row), generator=generator).argsort()
+    order = order[row[order].sort(stable=True).indices]
+    count = torch.bincount(row, minlength=len(lists.items))
+    within = torch.arange(len(row)) - torch.repeat_interleave(count.cumsum(0) - count, count)
+    items = torch.full((len(lists.items), n), -1)
+    items[row[order][within < n], within[within < n]] = item[order][within < n]
+    return Draw(items, scores_at(lists, place(items, lists.items)))
+
+
+def owned(lists: Lists, items: Tensor) -> Tensor:
+    """Return which of `items` [R,n] are the row's own, whatever its list holds; -1 is nobody's."""
+    rows = torch.arange(len(items)).repeat_interleave(items.shape[1])
+    nothing = lists._replace(items=lists.items[:, :0])
+    return _taken(nothing, lists.seen.bounds(), rows, items.reshape(-1).contiguous()).view(items.shape) & (items >= 0)
+
+
+def scores_at(lists: Lists, at: Tensor) -> Tensor:
+    """Return the teacher's scores of the places `at` [R,n] of its lists, -inf of -1: [R,n]."""
+    scores = pad(lists.scores, (0, 1), value=-torch.inf)  # one column more for what is nowhere
+    return scores.gather(1, torch.where(at < 0, lists.scores.shape[1], at))
 
 
 def _taken(lists: Lists, bounds: Tensor, rows: Tensor, items: Tensor) -> Tensor:

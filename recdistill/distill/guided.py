@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from recdistill.distill.draws import Draw, Lists, place, without_replacement
+from recdistill.distill.draws import Draw, Lists, place, scores_at, without_replacement
 
 FLOOR = 1e-5  # weight of an item that both rank alike, so that there is always something to draw
 MOST = 50  # of the teacher's items below another that count: more would make its weight overflow
@@ -17,7 +17,7 @@ MOST = 50  # of the teacher's items below another that count: more would make it
 def student_top(lists: Lists, generator: Generator, *, k: int) -> Draw:  # noqa: ARG001
     """Return the first `k` items of the student's list, in its order, with the teacher's scores."""
     items = _student(lists)[:, :k]
-    return Draw(items, _scores(lists, place(items, lists.items)))
+    return Draw(items, scores_at(lists, place(items, lists.items)))
 
 
 def student_ranked(lists: Lists, generator: Generator, *, k: int, temperature: float) -> Draw:
@@ -25,7 +25,7 @@ def student_ranked(lists: Lists, generator: Generator, *, k: int, temperature: f
     student = _student(lists)
     log_weights = -torch.arange(1, student.shape[1] + 1) / temperature
     items = student.gather(1, without_replacement(log_weights, student, k, generator))
-    return Draw(items, _scores(lists, place(items, lists.items)))
+    return Draw(items, scores_at(lists, place(items, lists.items)))
 
 
 def rank_gap(lists: Lists, generator: Generator, *, k: int, side: Literal["under", "over"], temperature: float) -> Draw:
@@ -42,7 +42,7 @@ def rank_gap(lists: Lists, generator: Generator, *, k: int, side: Literal["under
     gap = (rank - torch.arange(own.shape[1])).clamp(min=0) / temperature
     places = without_replacement(torch.tanh(gap).clamp(min=FLOOR).log(), own, k, generator)
     at = places if side == "under" else there.gather(1, places)
-    return Draw(own.gather(1, places), _scores(lists, at))
+    return Draw(own.gather(1, places), scores_at(lists, at))
 
 
 def closure(lists: Lists, generator: Generator, *, k: int, n: int, temperature: float, beta: float) -> Draw:
@@ -65,19 +65,13 @@ def closure(lists: Lists, generator: Generator, *, k: int, n: int, temperature: 
     caught = place(teacher, second) >= 0
     rest = teacher.masked_fill(caught | (place(teacher, first) >= 0), -1)
     items = torch.cat([first, second, rest], dim=1)
-    return Draw(items, _scores(lists, place(items, lists.items)), gate=torch.exp(-beta * caught.sum(1) / k))
+    return Draw(items, scores_at(lists, place(items, lists.items)), gate=torch.exp(-beta * caught.sum(1) / k))
 
 
 def _student(lists: Lists) -> Tensor:
     """Return the student's lists, which who wants such a draw has made."""
     assert lists.student is not None, "this draw needs the student's own lists"
     return lists.student
-
-
-def _scores(lists: Lists, at: Tensor) -> Tensor:
-    """Return the teacher's scores of the places `at` [R,n] of its lists, -inf of -1: [R,n]."""
-    scores = pad(lists.scores, (0, 1), value=-torch.inf)  # one column more for what is nowhere
-    return scores.gather(1, torch.where(at < 0, lists.scores.shape[1], at))
 
 
 def _columns(items: Tensor, k: int) -> Tensor:
@@ -89,7 +83,7 @@ def fused(lists: Lists, generator: Generator, *, k: int, **_: float) -> Draw:  #
     """Return the first `k` of the list that several teachers make where a user is in their trainings."""
     assert lists.fused is not None, "this draw needs the lists along the teachers' trainings"
     items = _columns(lists.fused, k)
-    return Draw(items, _scores(lists, place(items, lists.items)))
+    return Draw(items, scores_at(lists, place(items, lists.items)))
 
 
 def whole(lists: Lists, generator: Generator) -> Draw:  # noqa: ARG001

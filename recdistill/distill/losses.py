@@ -26,9 +26,9 @@ def softmax_kl(student: Tensor, candidates: Candidates, *, temperature: float) -
 
     Both are normalised over the same items. There is no factor T^2: the gradient falls as 1/T (Hinton et al., 2015).
     """
-    known = _scored(candidates)
-    p = _weighed(candidates.teacher / temperature, candidates, known)
-    q = _weighed(student / temperature, candidates, known)
+    known = scored(candidates)
+    p = weighed(candidates.teacher / temperature, candidates, known)
+    q = weighed(student / temperature, candidates, known)
     return _kl(p, q)
 
 
@@ -55,9 +55,9 @@ def gated_kl(student: Tensor, candidates: Candidates, *, temperature: float) -> 
     """
     if candidates.gate is None:
         raise ValueError("gated_kl needs a draw that gives a gate")
-    known = _scored(candidates)
-    p = _weighed(candidates.teacher / temperature, candidates, known)
-    q = _weighed(student / temperature, candidates, known)
+    known = scored(candidates)
+    p = weighed(candidates.teacher / temperature, candidates, known)
+    q = weighed(student / temperature, candidates, known)
     n = candidates.ranked
     return torch.lerp(_kl(p[:, :n], q[:, :n]), _kl(p[:, n:], q[:, n:]), candidates.gate.to(q.dtype))
 
@@ -68,10 +68,10 @@ def normalised_ce(student: Tensor, candidates: Candidates) -> Tensor:
     -sum p log q with p = sigmoid(teacher) / its sum, q = sigmoid(student) / its sum (CLID, WSDM 2024). The student that
     says what the teacher says is among those that make it least, so what is calibrated stays so.
     """
-    known = _scored(candidates)
-    p = torch.log_softmax(_weighed(logsigmoid(candidates.teacher), candidates, known), dim=1)
+    known = scored(candidates)
+    p = torch.log_softmax(weighed(logsigmoid(candidates.teacher), candidates, known), dim=1)
     q = logsigmoid(student)
-    total = _weighed(q, candidates, known).logsumexp(1, keepdim=True)
+    total = weighed(q, candidates, known).logsumexp(1, keepdim=True)
     return (p.exp() * (total - q)).masked_fill(~known, 0.0).sum(1)
 
 
@@ -80,14 +80,14 @@ def soft_bce(student: Tensor, candidates: Candidates, *, temperature: float, shi
 
     Lee et al. (CD, ICDM 2019), with their t1 as `temperature` and t2 as `shift`.
     """
-    known = _scored(candidates)
+    known = scored(candidates)
     target = torch.sigmoid((candidates.teacher.masked_fill(~known, 0.0) + shift) / temperature)
     return _mean(binary_cross_entropy_with_logits(student, target, reduction="none"), known)
 
 
 def logit_mse(student: Tensor, candidates: Candidates) -> Tensor:
     """Return the mean squared difference of the scores, [R] (KD_DAGFM: Tian et al., WSDM 2023)."""
-    known = _scored(candidates)
+    known = scored(candidates)
     return _mean((student - candidates.teacher).masked_fill(~known, 0.0) ** 2, known)
 
 
@@ -96,7 +96,7 @@ def margin_mse(student: Tensor, candidates: Candidates) -> Tensor:
 
     Hofstaetter et al. (2020), with more than one item against the first.
     """
-    known = _scored(candidates)
+    known = scored(candidates)
     gap = (student - candidates.teacher).masked_fill(~known, 0.0)
     return _mean((gap[:, :1] - gap[:, 1:]) ** 2, _against_first(candidates))
 
@@ -120,7 +120,7 @@ def sampled_pl(student: Tensor, candidates: Candidates, *, samples: int, tempera
     candidates give equal values, on any machine and in any batch. Ranked items without a score take no part.
     """
     n = candidates.ranked
-    valid = _scored(candidates)[:, :n]
+    valid = scored(candidates)[:, :n]
     keys = candidates.teacher[:, :n].detach().double() / temperature
     keys = keys.unsqueeze(1) + _gumbel(candidates, samples)
     order = keys.masked_fill(~valid.unsqueeze(1), -torch.inf).argsort(dim=2, descending=True, stable=True)
@@ -185,7 +185,8 @@ def counts(kind: str, candidates: Candidates) -> Tensor:
     return COUNTS[kind](candidates)
 
 
-def _scored(candidates: Candidates) -> Tensor:
+def scored(candidates: Candidates) -> Tensor:
+    """Return which places hold an item whose teacher's score is known, [R,K]."""
     return (candidates.items >= 0) & torch.isfinite(candidates.teacher)
 
 
@@ -198,7 +199,7 @@ def _pairs(candidates: Candidates) -> Tensor:
 
 
 def _against_first(candidates: Candidates) -> Tensor:
-    known = _scored(candidates)
+    known = scored(candidates)
     return known[:, :1] & known[:, 1:]
 
 
@@ -210,15 +211,17 @@ COUNTS: dict[str, Callable[[Candidates], Tensor]] = {
     "softmax_kl": _one,
     "list_ce": _one,
     "gated_kl": _one,
-    "soft_bce": lambda c: _scored(c).sum(1),
+    "soft_bce": lambda c: scored(c).sum(1),
     "normalised_ce": _one,
-    "logit_mse": lambda c: _scored(c).sum(1),
+    "logit_mse": lambda c: scored(c).sum(1),
     "margin_mse": lambda c: _against_first(c).sum(1),
     "plackett_luce": lambda c: _ranked(c).sum(1),
-    "sampled_pl": lambda c: _scored(c)[:, : c.ranked].sum(1),
+    "sampled_pl": lambda c: scored(c)[:, : c.ranked].sum(1),
     "independent": lambda c: _ranked(c).sum(1),
     "hard_bce": _one,
     "pairwise": lambda c: _pairs(c).sum(1),
+    "grouped_kl": _one,
+    "hinge_mse": lambda c: scored(c).sum(1),
 }
 
 
@@ -226,7 +229,7 @@ def _mean(each: Tensor, valid: Tensor) -> Tensor:
     return each.masked_fill(~valid, 0.0).sum(-1) / valid.sum(-1).clamp(min=1)
 
 
-def _weighed(scores: Tensor, candidates: Candidates, known: Tensor) -> Tensor:
+def weighed(scores: Tensor, candidates: Candidates, known: Tensor) -> Tensor:
     """Return scores less logq, FAR where not known."""
     return (scores if candidates.logq is None else scores - candidates.logq).masked_fill(~known, FAR)
 
@@ -239,7 +242,7 @@ def _kl(teacher: Tensor, student: Tensor) -> Tensor:
 
 def _unranked(student: Tensor, candidates: Candidates) -> Tensor:
     """Return the log of the sum of the exponentials of the unranked, [R,1], FAR where there are none."""
-    rest = _weighed(student, candidates, candidates.items >= 0)[:, candidates.ranked :]
+    rest = weighed(student, candidates, candidates.items >= 0)[:, candidates.ranked :]
     return rest.logsumexp(1, keepdim=True) if rest.shape[1] else student.new_full((len(student), 1), FAR)
 
 

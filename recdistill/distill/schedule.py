@@ -25,3 +25,11 @@ class Curve:
     def switched(self, share: float) -> float:
         """Return 1 where the second form of the loss is on, else 0."""
         return float(share * self.epochs >= self.switch)
+
+
+def risen(share: float, hottest: float) -> float:
+    """Return 1 - (T - 1) / `hottest`, T falling evenly from `hottest` to 1: by what a teacher's scores are multiplied.
+
+    phi of Continuation-KD (Jafari et al., Findings of EMNLP 2022): from 1 / `hottest` to 1.
+    """
+    return 1.0 - (hottest - 1.0) * (1.0 - share) / hottest

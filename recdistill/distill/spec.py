@@ -8,7 +8,9 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from recdistill.distill.spec_align import AlignLoss, Filter, Preserve
 from recdistill.distill.spec_draws import Draw
-from recdistill.distill.spec_lists import ListLoss, Target
+from recdistill.distill.spec_lists import ListLoss
+from recdistill.distill.spec_signals import Signal
+from recdistill.distill.spec_targets import Target
 from recdistill.spec import Spec
 
 
@@ -88,6 +90,10 @@ class ListTermSpec(_Term):
     draw: Annotated[tuple[Draw, ...], Field(min_length=1)]
     target: tuple[Target, ...] = ()
     loss: ListLoss
+    # One that is not used leaves the name of a result as it was before there were any.
+    signal: Annotated[Signal | None, Field(exclude_if=lambda signal: signal is None)] = None
+    """What a row counts, or at which temperature it is compared, as the student and the teacher stand to it; left out,
+    all rows alike."""
     head: Auxiliary | None = None
     """Left out, the scores that serve are compared."""
     compat: Literal["mean", "sum"] = "mean"

@@ -65,7 +65,19 @@ class Topology(Spec):
     anneal: Annotated[float, Field(gt=0, lt=1)] = 1e-10
 
 
-AlignLoss = Annotated[Distance | Gram | Topology, Field(discriminator="kind")]
+class Similarity(Spec):
+    """Squared differences of the rows of inner products among a step's entities (similarity-preserving)."""
+
+    kind: Literal["similarity"] = "similarity"
+
+
+class Rotation(Spec):
+    """Squared distance from the teacher's vectors, cut to the student's width and turned to come nearest."""
+
+    kind: Literal["rotation"] = "rotation"
+
+
+AlignLoss = Annotated[Distance | Gram | Topology | Similarity | Rotation, Field(discriminator="kind")]
 
 
 class Filter(Spec):

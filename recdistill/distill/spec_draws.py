@@ -44,6 +44,14 @@ class Rest(Spec):
     kind: Literal["rest"] = "rest"
 
 
+class Own(Spec):
+    """`n` of what the user took in training, each as likely: for targets, losses and signals that ask what it took."""
+
+    reads: ClassVar[tuple[Source, ...]] = ("vectors",)
+    kind: Literal["own"] = "own"
+    n: PositiveInt
+
+
 class Whole(Spec):
     """Every item of the catalogue, scored by the teacher's vectors."""
 
@@ -138,6 +146,7 @@ Draw = Annotated[
     | Ranked
     | Unseen
     | Rest
+    | Own
     | Whole
     | InBatch
     | StudentTop

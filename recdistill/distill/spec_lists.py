@@ -1,4 +1,4 @@
-"""What a user writes about lists: what is taught of the drawn items (targets), and how it is compared (losses)."""
+"""What a user writes about lists: how the student's scores of the drawn items are compared with what is taught."""
 
 from __future__ import annotations
 
@@ -6,60 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from recdistill.distill.spec_targets import ScoreSpace
 from recdistill.spec import Spec
-
-ScoreSpace = Literal["rank", "logit", "probability"]
-"""What a teacher's scores mean, each more than the one before: the order, log-odds in a list, the logit of a chance."""
-
 
 Level = Literal["given", "free"]
 """free: each row of the student's scores is shifted to the mean of the teacher's. A softmax or BPR task says nothing of
 how high a user's scores are, and a pointwise loss that does would pull the listed items below all others."""
-
-
-class RankScore(Spec):
-    """The rank in place of the score, as -rank / temperature: what is left where only the order is known."""
-
-    gives: ClassVar[ScoreSpace | None] = "logit"
-    kind: Literal["rank"] = "rank"
-    temperature: PositiveFloat = 10.0
-
-
-class Scale(Spec):
-    """The teacher's logit times `factor`."""
-
-    gives: ClassVar[ScoreSpace | None] = None
-    kind: Literal["scale"] = "scale"
-    factor: PositiveFloat
-
-
-class Adjust(Spec):
-    """The teacher's score less `exponent` times log(1 + interactions of the item): a student of few dimensions spends
-    them on what is popular, and this gives the tail its share back."""
-
-    gives: ClassVar[ScoreSpace | None] = None
-    kind: Literal["adjust"] = "adjust"
-    exponent: PositiveFloat = 0.1
-
-
-class Debias(Spec):
-    """Teacher and student through the same correction for how the step's negatives were sampled."""
-
-    gives: ClassVar[ScoreSpace | None] = None
-    kind: Literal["debias"] = "debias"
-
-
-class Adapted(Spec):
-    """The teacher's logit through a small network that is trained on what the users took; its output is taught."""
-
-    gives: ClassVar[ScoreSpace | None] = "probability"
-    kind: Literal["adapted"] = "adapted"
-    hidden: PositiveInt = 16
-    loss: PositiveFloat = 1.0
-    """Weight of its own cross-entropy, which reaches the student in no way."""
-
-
-Target = Annotated[RankScore | Scale | Adjust | Debias | Adapted, Field(discriminator="kind")]
 
 
 class SoftmaxKL(Spec):
@@ -175,6 +127,37 @@ class Pairwise(Spec):
     kind: Literal["pairwise"] = "pairwise"
 
 
+class GroupedKL(Spec):
+    """The KL by its chain rule over parts of the list: of their masses, and within each, every one with its weight."""
+
+    needs: ClassVar[ScoreSpace] = "logit"
+    kind: Literal["grouped_kl"] = "grouped_kl"
+    temperature: PositiveFloat = 1.0
+    by: Literal["taken", "popularity"] = "taken"
+    """taken: what the user did not take is the first part, what it took the second; popularity: groups of equal mass,
+    the least popular first."""
+    groups: Annotated[int, Field(ge=2)] = 4
+    """Of popularity."""
+    between: Annotated[float, Field(ge=0)] = 1.0
+    within: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    """Weight of each part's inside; left out, its mass in the teacher's distribution, as in the plain KL."""
+
+    @property
+    def parts(self) -> int:
+        return 2 if self.by == "taken" else self.groups
+
+
+class HingeMSE(Spec):
+    """Squared difference of centred scores beyond a margin; the teacher's grow from 1 / `hottest` to themselves
+    (Continuation-KD)."""
+
+    needs: ClassVar[ScoreSpace] = "logit"
+    kind: Literal["hinge_mse"] = "hinge_mse"
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    hottest: Annotated[float, Field(ge=1)] = 10.0
+    """The temperature that training begins with; it falls to 1, evenly over the epochs."""
+
+
 ListLoss = Annotated[
     SoftmaxKL
     | ListCE
@@ -187,6 +170,8 @@ ListLoss = Annotated[
     | SampledPL
     | Independent
     | HardBCE
-    | Pairwise,
+    | Pairwise
+    | GroupedKL
+    | HingeMSE,
     Field(discriminator="kind"),
 ]

@@ -40,6 +40,20 @@ def adjust(candidates: Candidates, *, exponent: float, log_counts: Tensor) -> Ca
     return replace(candidates, teacher=candidates.teacher - less.to(candidates.teacher.dtype))
 
 
+def half_way(student: Tensor, candidates: Candidates, *, step: float) -> Candidates:
+    """Return the candidates with s + `step` (t - s) as the teacher's scores, both centred over the list, s constant.
+
+    A teacher that asks no more of a student than a step (Livanos et al., AAAI 2024).
+    """
+    known = (candidates.items >= 0) & torch.isfinite(candidates.teacher)
+    count = known.sum(1, keepdim=True).clamp(min=1)
+    own, other = (
+        scores - scores.masked_fill(~known, 0.0).sum(1, keepdim=True) / count
+        for scores in (student.detach(), candidates.teacher)
+    )
+    return replace(candidates, teacher=torch.where(known, own + step * (other - own), -torch.inf))
+
+
 class Adapted(nn.Module):
     """The teacher's logit plus a network of it with one hidden layer: the student adapter of ExFM (2025).
 

@@ -4,47 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
-from recdistill.distill import draws, guided, losses, targets
-from recdistill.distill.draws import own_items
+from recdistill.distill import draws, losses, targets
+from recdistill.distill.draws import own_items, owned
+from recdistill.distill.partial import sim
 from recdistill.distill.schedule import Curve
-from recdistill.distill.spec import AlignTermSpec, ListTermSpec, TermSpec
-from recdistill.distill.spec_lists import Adapted
+from recdistill.distill.signals import Treated
 from recdistill.types import Candidates
 
-DRAWS: dict[str, Callable[..., draws.Draw]] = {
-    "top": draws.top,
-    "ranked": draws.ranked,
-    "unseen": draws.unseen,
-    "pairs": draws.pairs,
-    "student_top": guided.student_top,
-    "student_ranked": guided.student_ranked,
-    "rank_gap": guided.rank_gap,
-    "closure": guided.closure,
-    "trajectory": guided.fused,
-    "whole": guided.whole,
-}
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "softmax_kl": losses.softmax_kl,
-    "list_ce": losses.list_ce,
-    "gated_kl": losses.gated_kl,
-    "soft_bce": losses.soft_bce,
-    "normalised_ce": losses.normalised_ce,
-    "logit_mse": losses.logit_mse,
-    "margin_mse": losses.margin_mse,
-    "plackett_luce": losses.plackett_luce,
-    "sampled_pl": losses.sampled_pl,
-    "independent": losses.independent,
-    "hard_bce": losses.hard_bce,
-    "pairwise": losses.pairwise,
-}
-TARGETS: dict[str, Callable[..., Any]] = {"rank": targets.rank, "scale": targets.scale, "adjust": targets.adjust}
+
+class Score(Protocol):
+    """The teacher's scores of items [R,n], as products of vectors; `right` [I,D] are those of the items."""
+
+    @property
+    def right(self) -> Tensor: ...
+
+    def __call__(self, items: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +48,19 @@ class ListTerm:
     in_batch: int = 0  # items of each row of the batch: its positive and so many negatives
     debiased: bool = False
     free: bool = False  # the level of a row's scores is not compared
+    told: bool = False  # somebody asks which items the row's user took
+    parts: int = 0  # of the list, that its loss tells apart: 2 where `told`, else groups of popularity
+    similar: float | None = None  # temperature at which likeness to what was taken is taught in place of scores
+    half_way: float | None = None  # how far from the student's own scores to the teacher's it is taught
+    signal: Callable[[Tensor, Candidates, float], Treated] | None = None
     total: bool = False
     balance: bool = False
     curve: Curve = field(default_factory=Curve)
     gradient: float | None = None  # of the term's own head as it reaches the shared vectors; None: it has none
     adapted: tuple[int, float] | None = None  # hidden width and loss weight of the network that adapts the teacher
-    switches: bool = False  # the loss has a second form, which it takes on when told that it is `dynamic`
+    dynamic: Callable[[float], float] | None = None  # what the loss is told of how far the training is
 
-    def candidates(
-        self, lists: draws.Lists, generator: Generator, score: Callable[[Tensor], Tensor] | None = None
-    ) -> Candidates:
+    def candidates(self, lists: draws.Lists, generator: Generator, score: Score | None = None) -> Candidates:
         """Draw what to compare for each row of `lists`; `score` gives the teacher's scores of any items [R,n]."""
         drawn = [draw(lists, generator) for draw in self.draws]
         alone = len(drawn) == 1  # then what is one row in memory stays so
@@ -97,6 +80,12 @@ class ListTerm:
         gate = next((d.gate for d in drawn if d.gate is not None), None)
         seen = own_items(lists.seen) if self.rest else None
         found = Candidates(items=items, teacher=teacher, ranked=ranked, logq=logq, gate=gate, seen=seen)
+        if self.told:
+            found = replace(found, taken=owned(lists, items))
+        if self.parts:
+            found = replace(found, parts=_parts(found, lists))
+        if self.similar is not None and score is not None:
+            found = sim(found, vectors=score.right, temperature=self.similar)
         return found if self.target is None else self.target(found)
 
     def value(self, student: Tensor, candidates: Candidates, rows: float, at: float = 0.0) -> Tensor:
@@ -106,8 +95,16 @@ class ListTerm:
             candidates = replace(candidates, teacher=teacher, logq=None)
         if self.free:
             student = levelled(student, candidates)
-        late = {"dynamic": self.curve.switched(at)} if self.switches else {}
+        if self.half_way is not None:
+            candidates = targets.half_way(student, candidates, step=self.half_way)
+        counts = None
+        if self.signal is not None:
+            counts, factor = self.signal(student.detach(), candidates, at)
+            if factor is not None:
+                student, candidates = student * factor, replace(candidates, teacher=candidates.teacher * factor)
+        late = dict[str, float]() if self.dynamic is None else {"dynamic": self.dynamic(at)}
         each = self.loss(student, candidates, **late)
+        each = each if counts is None else each * counts
         if not self.total:
             return each.mean()
         return (each * losses.counts(self.kind, candidates)).sum() / rows
@@ -142,85 +139,6 @@ def key(term: Term) -> str:
     return term.name.replace(".", "_")
 
 
-def make_terms(specs: Sequence[TermSpec], *, num_items: int, epochs: int, counts: Tensor | None = None) -> list[Term]:
-    """Return the terms that `specs` describe, over `num_items` items and at most `epochs` epochs.
-
-    `counts` [I] are the interactions of each item, which an adjusted target reads.
-    """
-    return [make_term(spec, i, num_items=num_items, epochs=epochs, counts=counts) for i, spec in enumerate(specs)]
-
-
-def make_term(
-    spec: TermSpec, position: int, *, num_items: int = 0, epochs: int = 1, counts: Tensor | None = None
-) -> Term:
-    """Return the term that `spec` describes; ranked draws come first, whatever order they were written in."""
-    curve = Curve(**spec.phase.model_dump(), epochs=epochs)
-    if isinstance(spec, AlignTermSpec):
-        return AlignTerm(
-            name=f"{position}.{spec.loss.kind}",
-            weight=spec.weight,
-            sides=spec.sides,
-            loss=spec.loss.model_dump(),
-            filter=None if spec.filter is None else spec.filter.model_dump(),
-            preserve=None if spec.preserve is None else spec.preserve.model_dump(),
-            balance=spec.balance,
-            curve=curve,
-        )
-    return _list_term(spec, position, curve, num_items, counts)
-
-
-def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int, counts: Tensor | None) -> ListTerm:
-    ordered = sorted(spec.draw, key=below)
-    in_batch = next((d.n for d in ordered if d.kind == "in_batch"), 0)
-    settings = spec.loss.model_dump(exclude={"kind", "whole", "start", "level"})
-    if spec.loss.kind == "hard_bce":
-        settings["num_items"] = num_items
-    kinds, whole = [t.kind for t in spec.target], getattr(spec.loss, "whole", False)
-    known = {"adjust": {} if counts is None else {"log_counts": torch.log1p(counts.double()).float()}}
-    changes = [
-        partial(TARGETS[t.kind], **t.model_dump(exclude={"kind"}), **known.get(t.kind, {}))
-        for t in spec.target
-        if t.kind in TARGETS
-    ]
-    late = getattr(spec.loss, "start", None)
-    return ListTerm(
-        name=f"{position}.{spec.loss.kind}",
-        weight=spec.weight,
-        draws=[
-            partial(DRAWS[d.kind], **d.model_dump(exclude={"kind"}), **({"logq": whole} if d.kind == "unseen" else {}))
-            for d in ordered
-            if d.kind not in ("in_batch", "rest")
-        ],
-        num_ranked=next((d.k for d in ordered if d.kind == "closure"), None),
-        lead=sum(not below(d) for d in ordered),
-        loss=partial(LOSSES[spec.loss.kind], **settings),
-        kind=spec.loss.kind,
-        scored=spec.loss.needs != "rank" and "rank" not in kinds,
-        sampled=whole,
-        target=partial(_in_turn, changes=changes) if changes else None,
-        side=spec.side,
-        groups=next((d.groups for d in ordered if d.kind == "pairs"), 0),
-        teacher=spec.teacher,
-        in_batch=in_batch,
-        rest=any(d.kind == "rest" for d in ordered),
-        debiased="debias" in kinds,
-        free=getattr(spec.loss, "level", "given") == "free",
-        total=spec.compat == "sum",
-        balance=spec.balance,
-        curve=curve if late is None else replace(curve, switch=late),
-        switches=late is not None,
-        gradient=None if spec.head is None else spec.head.gradient,
-        adapted=next(((t.hidden, t.loss) for t in spec.target if isinstance(t, Adapted)), None),
-    )
-
-
-def below(draw: Any) -> bool:
-    """Say whether what `draw` gives stands below the teacher's list, in no order of its own."""
-    return draw.kind in ("unseen", "rest", "whole", "student_top", "student_ranked") or (
-        draw.kind == "rank_gap" and draw.side == "over"
-    )
-
-
 def levelled(student: Tensor, candidates: Candidates) -> Tensor:
     """Return each row of `student` [R,K] shifted so that its mean over what is compared is the teacher's."""
     known = (candidates.items >= 0) & torch.isfinite(candidates.teacher)
@@ -228,14 +146,16 @@ def levelled(student: Tensor, candidates: Candidates) -> Tensor:
     return student + apart / known.sum(1, keepdim=True).clamp(min=1)
 
 
+def _parts(candidates: Candidates, lists: draws.Lists) -> Tensor:
+    """Return in which part each item is: what was taken is the second of two; or its group of popularity."""
+    if candidates.taken is not None:
+        return candidates.taken.long()
+    assert lists.groups is not None, "parts by popularity need the items' groups"
+    return lists.groups[candidates.items.clamp(min=0)]
+
+
 def _with_rest(items: Tensor, teacher: Tensor, logq: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return a list's columns and one more, of an item that stands for all others; the teacher says nothing of it."""
     if logq is not None:
         logq = pad(logq, (0, 1))
     return pad(items, (0, 1)), pad(teacher, (0, 1), value=-torch.inf), logq
-
-
-def _in_turn(candidates: Candidates, changes: Sequence[Callable[..., Any]]) -> Candidates:
-    for change in changes:
-        candidates = change(candidates)
-    return candidates

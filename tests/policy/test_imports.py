@@ -35,9 +35,9 @@ LEVELS = (
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
     | {"candidates", "coverage", "shards", "beside"}
     | {"guide", "keeper", "lessons", "start", "taught", "teaching"}
-    | {"folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes"},
+    | {"folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"},
     {"plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
-    | {"config", "checks", "checks_teacher", "checks_terms", "stages", "measure", "methods"},
+    | {"config", "checks", "checks_taught", "checks_teacher", "checks_terms", "stages", "measure", "methods"},
 )
 WALLS = {
     "torchrec": {"recdistill/world.py", "recdistill/models/tables.py"},

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from recdistill.config import load_config
-from recdistill.methods import load_method, method_schema, presets
+from recdistill.methods import FAMILIES, load_method, method_schema, presets
 
 ROOT = Path(__file__).parents[2]
-PRESETS = sorted((ROOT / "configs" / "methods").glob("*"))
+METHODS = ROOT / "configs" / "methods"
+PRESETS = sorted(path for family in FAMILIES for path in (METHODS / family).glob("*") if path.is_file())
 
 
 def name(path: Path) -> str:
@@ -28,7 +29,8 @@ def test_a_preset_is_whole_and_its_name_can_be_typed(path: Path) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*\.yaml", path.name)
     method = load_method(path)
     assert method.paper
-    assert path.read_text().startswith("# yaml-language-server: $schema=../method.schema.json\n")
+    up = "../" * len(path.relative_to(METHODS).parts)
+    assert path.read_text().startswith(f"# yaml-language-server: $schema={up}method.schema.json\n")
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=name)
@@ -48,8 +50,12 @@ def test_a_preset_asks_the_labels_for_what_it_needs(path: Path) -> None:
 
 
 def test_the_package_holds_every_preset() -> None:
-    packaged = presets((ROOT / "recdistill" / "presets",))
-    assert sorted(path.resolve() for path in packaged.values()) == PRESETS
+    packaged = [presets((ROOT / "recdistill" / "presets",), family) for family in FAMILIES]
+    assert sorted(path.resolve() for found in packaged for path in found.values()) == sorted(PRESETS)
+
+
+def test_no_two_presets_have_one_name() -> None:
+    assert len({path.stem for path in PRESETS}) == len(PRESETS)
 
 
 def test_the_committed_schema_is_that_of_the_code() -> None:

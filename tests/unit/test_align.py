@@ -6,7 +6,17 @@ import pytest
 import torch
 
 from recdistill.distill import align
-from recdistill.distill.spec_align import MLP, Distance, Experts, Gram, Linear, Orthogonal, Topology
+from recdistill.distill.spec_align import (
+    MLP,
+    Distance,
+    Experts,
+    Gram,
+    Linear,
+    Orthogonal,
+    Rotation,
+    Similarity,
+    Topology,
+)
 
 N, DS, DT, K = 24, 3, 6, 4
 LOSSES = {
@@ -16,6 +26,8 @@ LOSSES = {
     "experts": Distance(adapter=Experts(experts=5)),
     "gram": Gram(),
     "topology": Topology(groups=K),
+    "similarity": Similarity(),
+    "rotation": Rotation(),
 }
 every_loss = pytest.mark.parametrize("kind", LOSSES)
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from recdistill.distill.auxiliary import EVERY, KEPT, LARGEST, Balance, scaled_gradient
+from recdistill.distill.compose import make_term
 from recdistill.distill.objective import Objective, Widths
 from recdistill.distill.spec import Auxiliary, ListTermSpec
 from recdistill.distill.spec_draws import InBatch, Top, Unseen
-from recdistill.distill.spec_lists import Adapted, SoftBCE, SoftmaxKL
-from recdistill.distill.terms import make_term
+from recdistill.distill.spec_lists import SoftBCE, SoftmaxKL
+from recdistill.distill.spec_targets import Adapted
 from recdistill.models.encoders import MF, TwoTower
 from recdistill.models.tables import PlainTable
 from recdistill.types import Batch, Candidates, Lesson, Past

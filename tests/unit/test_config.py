@@ -85,7 +85,7 @@ def test_everything_wrong_at_once(file: Path) -> None:
         "--set exec.threads",
     ]
     assert found[3] == "run.yaml:5:11: teacher.train.epoch: unknown key, did you mean 'epochs'?"
-    assert "unknown kind 'rank', did you mean 'ranked'? kinds: top, ranked, unseen, rest, whole" in found[5]
+    assert "unknown kind 'rank', did you mean 'ranked'? kinds: top, ranked, unseen, rest, own, whole" in found[5]
     assert found[6].startswith("run.yaml:18:")
     assert found[7].endswith("expected 'auto', 'cpu' or 'cuda', not the text 'gpu', did you mean 'cpu'?")
     assert found[8] == "run.yaml:21:1: lables: unknown key, did you mean 'labels'?"

@@ -11,12 +11,12 @@ import torch
 
 from recdistill.data.batches import Sampler, make_batches
 from recdistill.data.sequences import Sequences
+from recdistill.distill.compose import make_terms
 from recdistill.distill.objective import Objective, Widths
 from recdistill.distill.spec import AlignTermSpec, Auxiliary, ListTermSpec
 from recdistill.distill.spec_align import Distance, Filter, Linear, Preserve
 from recdistill.distill.spec_draws import InBatch, Rest, Top, Unseen
 from recdistill.distill.spec_lists import LogitMSE, PlackettLuce
-from recdistill.distill.terms import make_terms
 from recdistill.guide import turned
 from recdistill.lessons import make_lessons
 from recdistill.models.encoders import MF

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from recdistill.distill.compose import make_term
 from recdistill.distill.spec import ListTermSpec
 from recdistill.distill.spec_draws import Top
 from recdistill.distill.spec_lists import LogitMSE, SoftBCE
-from recdistill.distill.terms import make_term
 from recdistill.train import constant, cosine
 from recdistill.types import Candidates
 

@@ -9,9 +9,17 @@ from typing import get_args
 import pytest
 import torch
 
-from recdistill.distill import losses
+from recdistill.distill import compose, grouped, losses
 from recdistill.distill.spec_lists import ListLoss
 from recdistill.types import Candidates
+
+
+def in_thirds(student, candidates):
+    """Return the KL over parts that are a function of the item alone."""
+    parts = candidates.items % 3
+    weights = {"between": 0.7, "within": (0.5, 1.0, 2.0)}
+    return grouped.grouped_kl(student, replace(candidates, parts=parts), temperature=1.5, parts=3, **weights)
+
 
 LOSSES = {
     "softmax_kl": partial(losses.softmax_kl, temperature=1.7),
@@ -27,11 +35,22 @@ LOSSES = {
     "hard_bce": partial(losses.hard_bce, decay=2.0, sharpness=0.1, dynamic=0.0, num_items=50),
     "hard_bce.dynamic": partial(losses.hard_bce, decay=2.0, sharpness=0.1, dynamic=1.0, num_items=50),
     "pairwise": losses.pairwise,
+    "grouped_kl": in_thirds,
+    "hinge_mse": partial(grouped.hinge_mse, margin=0.1, dynamic=0.8),
 }
 LEVEL = {"soft_bce", "normalised_ce", "logit_mse", "hard_bce", "hard_bce.dynamic"}  # read how high all scores are
 ORDER = {"plackett_luce", "independent", "hard_bce", "hard_bce.dynamic", "pairwise"}  # read no teacher scores
 # What reads logq:
-SAMPLED = {"softmax_kl", "list_ce", "gated_kl", "normalised_ce", "plackett_luce", "sampled_pl", "independent"}
+SAMPLED = {
+    "grouped_kl",
+    "softmax_kl",
+    "list_ce",
+    "gated_kl",
+    "normalised_ce",
+    "plackett_luce",
+    "sampled_pl",
+    "independent",
+}
 every_loss = pytest.mark.parametrize("name", LOSSES)
 
 
@@ -67,7 +86,7 @@ def numeric_gradient(loss, student, step=1e-6):
 def test_every_loss_that_can_be_written_is_here_and_can_be_counted():
     kinds = {spec.model_fields["kind"].default for spec in get_args(get_args(ListLoss)[0])}
     assert kinds == set(losses.COUNTS) == {name.split(".")[0] for name in LOSSES}
-    assert all(hasattr(losses, kind) for kind in kinds)
+    assert kinds == set(compose.LOSSES)
 
 
 @every_loss
@@ -210,11 +229,11 @@ def test_counts_are_what_the_means_were_divided_by():
     teacher[:, 6] = -torch.inf
     one = Candidates(items=items, teacher=teacher, ranked=4)
     found = {kind: losses.counts(kind, one).tolist() for kind in losses.COUNTS}
-    for kind in ("softmax_kl", "list_ce", "gated_kl", "normalised_ce", "hard_bce"):
+    for kind in ("softmax_kl", "list_ce", "gated_kl", "normalised_ce", "hard_bce", "grouped_kl"):
         assert found.pop(kind) == [1, 1]
     for kind in ("plackett_luce", "sampled_pl", "independent"):
         assert found.pop(kind) == [3, 3]
-    for kind in ("soft_bce", "logit_mse"):
+    for kind in ("soft_bce", "logit_mse", "hinge_mse"):
         assert found.pop(kind) == [5, 5]
     assert found == {"margin_mse": [4, 0], "pairwise": [2, 2]}
     with pytest.raises(KeyError):

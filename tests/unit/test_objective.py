@@ -8,6 +8,7 @@ from math import exp, log
 import pytest
 import torch
 
+from recdistill.distill.compose import make_term
 from recdistill.distill.objective import Objective
 from recdistill.distill.spec import ListTermSpec
 from recdistill.distill.spec_draws import InBatch, Rest, Top, Unseen, Whole
@@ -21,7 +22,6 @@ from recdistill.distill.spec_lists import (
     SoftBCE,
     SoftmaxKL,
 )
-from recdistill.distill.terms import make_term
 from recdistill.models.encoders import MF
 from recdistill.models.tables import PlainTable
 from recdistill.types import Batch, Candidates, Lesson, Past

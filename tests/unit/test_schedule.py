@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from recdistill.distill.compose import make_term
 from recdistill.distill.objective import Objective
 from recdistill.distill.schedule import Curve
 from recdistill.distill.spec import ListTermSpec, Phase
 from recdistill.distill.spec_draws import Top, Unseen
 from recdistill.distill.spec_lists import HardBCE, LogitMSE
-from recdistill.distill.terms import make_term
 from recdistill.models.encoders import MF
 from recdistill.models.tables import PlainTable
 from recdistill.types import Batch, Candidates, Lesson, Past

@@ -7,9 +7,9 @@ import math
 import torch
 
 from recdistill.distill import losses, targets
+from recdistill.distill.compose import make_term
 from recdistill.distill.draws import Lists, Seen
 from recdistill.distill.spec import ListTermSpec
-from recdistill.distill.terms import make_term
 from recdistill.types import Candidates
 
 ITEMS = torch.tensor([[5, 3, -1, 9, 7, -1], [1, -1, -1, 2, 8, 6]])

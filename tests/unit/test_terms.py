@@ -8,12 +8,12 @@ from math import exp, log
 import pytest
 import torch
 
+from recdistill.distill.compose import make_term
 from recdistill.distill.draws import Lists, Seen
 from recdistill.distill.objective import Objective, read
 from recdistill.distill.spec import ListTermSpec
 from recdistill.distill.spec_draws import Ranked, Top, Unseen
 from recdistill.distill.spec_lists import PlackettLuce, SoftBCE, SoftmaxKL
-from recdistill.distill.terms import make_term
 from recdistill.models.encoders import MF
 from recdistill.models.tables import PlainTable
 from recdistill.types import Batch, Candidates, Lesson, Past

@@ -1,0 +1,92 @@
+"""What a configuration can get wrong of what is taught in place of scores, and of how rows are treated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from recdistill.checks_teacher import all_terms
+from recdistill.distill.spec import ListTermSpec
+
+if TYPE_CHECKING:
+    from recdistill.checks import Finding
+    from recdistill.config import Config
+
+TAUGHT = ("smooth", "pt", "topk", "sim", "rectify", "half_way")
+"""Targets that replace scores, which a loss that reads the order alone never sees."""
+
+
+def taken_known(config: Config) -> Iterator[Finding]:
+    """Who asks what the user took must be shown some of it."""
+    for at, term in all_terms(config):
+        kinds = [draw.kind for draw in term.draw]
+        place = _asks_taken(term)
+        if place is None:
+            continue
+        if "in_batch" in kinds or "rest" in kinds:
+            yield (*at, "draw"), "asks what the user took, which draws of kind in_batch and rest do not say: draw own"
+        elif term.teacher != "labels":
+            yield (*at, *place), f"asks what the user took, and the lists of a {term.teacher} hold none of it"
+        elif "own" not in kinds and config.labels.exclude_seen:
+            yield (*at, *place), "asks what the user took, and the lists hold none of it: add a draw of kind own"
+
+
+def targets_read(config: Config) -> Iterator[Finding]:
+    """A target must reach what the loss reads, and be of what teaches."""
+    for at, term in all_terms(config):
+        for k, target in enumerate(term.target):
+            if target.kind in TAUGHT and term.loss.needs == "rank":
+                yield (*at, "target", k), f"has no effect: {term.loss.kind} reads the order alone"
+            if target.kind in TAUGHT and target.kind != "half_way" and term.teacher != "labels":
+                yield (*at, "target", k), f"has no effect: what a {term.teacher} says is taught as it is"
+            if target.kind == "sim" and k:
+                yield (*at, "target", k), "takes the place of the scores: write it first"
+            if target.kind == "sim" and not config.labels.vectors:
+                yield (*at, "target", k), "compares the teacher's item vectors: set labels.vectors: true"
+            if target.kind == "rectify" and target.how != "smooth" and "share" in target.model_fields_set:
+                yield (*at, "target", k, "share"), f"has no effect with how: {target.how}"
+
+
+def parts_named(config: Config) -> Iterator[Finding]:
+    """The parts of a list are as many as the weights of their insides, and something of them must count."""
+    for at, term in all_terms(config):
+        loss = term.loss
+        if loss.kind != "grouped_kl":
+            continue
+        if loss.by == "taken" and "groups" in loss.model_fields_set:
+            yield (*at, "loss", "groups"), "has no effect with by: taken, which has two parts"
+        if loss.by == "popularity" and term.side == "items":
+            yield (*at, "loss", "by"), "popularity is of items in a user's list: leave it out, or take side users"
+        if loss.within and len(loss.within) != loss.parts:
+            yield (*at, "loss", "within"), f"has {len(loss.within)} weights for {loss.parts} parts"
+        if not loss.between and loss.within and not any(loss.within):
+            yield (*at, "loss"), "never counts: every weight is 0"
+
+
+def signals_possible(config: Config) -> Iterator[Finding]:
+    """A signal must be able to change something before the training ends."""
+    epochs = config.student.train.epochs
+    for i, term in enumerate(config.distill):
+        signal = term.signal if isinstance(term, ListTermSpec) else None
+        if signal is None or not isinstance(term, ListTermSpec):
+            continue
+        if signal.kind == "right_first" and not signal.start and not signal.ramp:
+            yield ("distill", i, "signal"), "has no effect: all rows count from the beginning"
+        if signal.kind == "right_first" and signal.start >= epochs:
+            reason = f"training ends after {epochs} epochs: rows in which the teacher is wrong never count; drop them"
+            yield ("distill", i, "signal", "start"), reason
+        if signal.kind == "temperature" and term.loss.needs == "rank":
+            yield ("distill", i, "signal"), f"has no effect on what is taught: {term.loss.kind} reads the order alone"
+
+
+def _asks_taken(term: ListTermSpec) -> tuple[str | int, ...] | None:
+    """Return where a term asks what the user took, None where it does not."""
+    for k, target in enumerate(term.target):
+        if target.kind in ("smooth", "pt", "sim", "rectify"):
+            return "target", k
+    if term.loss.kind == "grouped_kl" and term.loss.by == "taken":
+        return ("loss",)
+    return ("signal",) if term.signal is not None and term.signal.kind == "right_first" else None
+
+
+CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (taken_known, targets_read, parts_named, signals_possible)

@@ -1,0 +1,49 @@
+"""What a user writes about signals: one number a row of a step, and what it is used for."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat
+
+from recdistill.spec import Spec
+
+Of = Literal["entropy", "doubt", "closeness", "confusion"]
+"""entropy: of the student's softmax over the list; doubt: what its best item leaves; closeness: how little lies between
+its two best; confusion: how far its scores are from the teacher's in direction."""
+
+
+class Weight(Spec):
+    """A row counts as its signal, over the mean of the step."""
+
+    kind: Literal["weight"] = "weight"
+    of: Of = "entropy"
+
+
+class Keep(Spec):
+    """The rows of the largest signals count alone, a `share` of the step."""
+
+    kind: Literal["keep"] = "keep"
+    of: Of = "entropy"
+    share: Annotated[float, Field(gt=0, lt=1)]
+
+
+class Temperature(Spec):
+    """Each row is compared at base + (mean signal - signal) slope, at least .5, times the loss's own temperature."""
+
+    kind: Literal["temperature"] = "temperature"
+    of: Of = "confusion"
+    base: PositiveFloat = 1.0
+    slope: PositiveFloat = 1.0
+
+
+class RightFirst(Spec):
+    """Rows in which the teacher puts something above what the user took count from epoch `start` on, rising over
+    `ramp` epochs; the others always."""
+
+    kind: Literal["right_first"] = "right_first"
+    start: Annotated[float, Field(ge=0)]
+    ramp: Annotated[float, Field(ge=0)] = 0.0
+
+
+Signal = Annotated[Weight | Keep | Temperature | RightFirst, Field(discriminator="kind")]
