@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from recdistill.checks_teacher import all_terms
 from recdistill.distill.spec import ListTermSpec
+from recdistill.distill.spec_targets import of_the_step
 
 if TYPE_CHECKING:
     from recdistill.checks import Finding
     from recdistill.config import Config
 
-TAUGHT = ("smooth", "pt", "topk", "sim", "rectify", "half_way")
+TAUGHT = ("smooth", "pt", "topk", "sim", "rectify", "blend", "half_way")
 """Targets that replace scores, which a loss that reads the order alone never sees."""
 
 
@@ -43,6 +44,8 @@ def targets_read(config: Config) -> Iterator[Finding]:
                 yield (*at, "target", k), "takes the place of the scores: write it first"
             if target.kind == "sim" and not config.labels.vectors:
                 yield (*at, "target", k), "compares the teacher's item vectors: set labels.vectors: true"
+            if of_the_step(target) and k + 1 < len(term.target):
+                yield (*at, "target", k), "follows the student's own scores, after all else: write it last"
             if target.kind == "rectify" and target.how != "smooth" and "share" in target.model_fields_set:
                 yield (*at, "target", k, "share"), f"has no effect with how: {target.how}"
 
@@ -82,7 +85,7 @@ def signals_possible(config: Config) -> Iterator[Finding]:
 def _asks_taken(term: ListTermSpec) -> tuple[str | int, ...] | None:
     """Return where a term asks what the user took, None where it does not."""
     for k, target in enumerate(term.target):
-        if target.kind in ("smooth", "pt", "sim", "rectify"):
+        if target.kind in ("smooth", "pt", "sim", "rectify", "blend"):
             return "target", k
     if term.loss.kind == "grouped_kl" and term.loss.by == "taken":
         return ("loss",)

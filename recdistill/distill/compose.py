@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recdistill.distill import draws, grouped, guided, losses, partial, rectify, targets
+from recdistill.distill import blend, draws, grouped, guided, losses, partial, rectify, targets
 from recdistill.distill.schedule import Curve, risen
 from recdistill.distill.signals import treatment
 from recdistill.distill.spec import AlignTermSpec, ListTermSpec, TermSpec
-from recdistill.distill.spec_targets import Adapted
+from recdistill.distill.spec_targets import Adapted, of_the_step
 from recdistill.distill.terms import AlignTerm, ListTerm, Term
 from recdistill.types import Candidates
 
@@ -55,6 +55,7 @@ TARGETS: dict[str, Callable[..., Any]] = {
     "pt": partial.pt,
     "topk": partial.topk,
     "rectify": rectify.rectify,
+    "blend": blend.blend,
 }
 
 
@@ -124,6 +125,7 @@ def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int, 
         parts=0 if grouped is None else grouped.parts,
         similar=next((t.temperature for t in spec.target if t.kind == "sim"), None),
         half_way=next((t.step for t in spec.target if t.kind == "half_way"), None),
+        auto=any(t.kind == "blend" and t.teacher == "auto" for t in spec.target),
         signal=None if spec.signal is None else treatment(spec.signal.model_dump(), curve.epochs),
         gradient=None if spec.head is None else spec.head.gradient,
         adapted=next(((t.hidden, t.loss) for t in spec.target if isinstance(t, Adapted)), None),
@@ -153,7 +155,7 @@ def _changes(spec: ListTermSpec, counts: Tensor | None) -> list[Callable[..., An
     return [
         given(TARGETS[t.kind], **t.model_dump(exclude={"kind"}), **known.get(t.kind, {}))
         for t in spec.target
-        if t.kind in TARGETS
+        if t.kind in TARGETS and not of_the_step(t)
     ]
 
 
@@ -161,7 +163,7 @@ def asks_taken(spec: ListTermSpec) -> bool:
     """Say whether a target, the loss or the signal of a term asks which of its items the user took."""
     of_loss = spec.loss.kind == "grouped_kl" and spec.loss.by == "taken"
     of_signal = spec.signal is not None and spec.signal.kind == "right_first"
-    return of_loss or of_signal or any(t.kind in ("smooth", "pt", "sim", "rectify") for t in spec.target)
+    return of_loss or of_signal or any(t.kind in ("smooth", "pt", "sim", "rectify", "blend") for t in spec.target)
 
 
 def below(draw: Any) -> bool:

@@ -95,6 +95,15 @@ class Rectify(Spec):
     share: Annotated[float, Field(ge=0, le=1)] = 0.1
 
 
+class Blend(Spec):
+    """What the user took and what the teacher says as one distribution, so that one term is the whole mixture."""
+
+    gives: ClassVar[ScoreSpace | None] = None
+    kind: Literal["blend"] = "blend"
+    teacher: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = 0.7
+    """Its share; auto: at each step where the gradient has the least noise (Safaryan et al., NeurIPS 2023)."""
+
+
 class HalfWay(Spec):
     """From the student's own scores the share `step` of the way to the teacher's, both centred over the list."""
 
@@ -104,6 +113,11 @@ class HalfWay(Spec):
 
 
 Target = Annotated[
-    RankScore | Scale | Adjust | Debias | Adapted | Smooth | Pt | TopK | Sim | Rectify | HalfWay,
+    RankScore | Scale | Adjust | Debias | Adapted | Smooth | Pt | TopK | Sim | Rectify | Blend | HalfWay,
     Field(discriminator="kind"),
 ]
+
+
+def of_the_step(target: Target) -> bool:
+    """Say whether what is taught follows the student's own scores, which only the step knows."""
+    return target.kind == "half_way" or (target.kind == "blend" and target.teacher == "auto")

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import pad
 
 from recdistill.distill import draws, losses, targets
+from recdistill.distill.blend import best_weight, blend
 from recdistill.distill.draws import own_items, owned
 from recdistill.distill.partial import sim
 from recdistill.distill.schedule import Curve
@@ -52,6 +53,7 @@ class ListTerm:
     parts: int = 0  # of the list, that its loss tells apart: 2 where `told`, else groups of popularity
     similar: float | None = None  # temperature at which likeness to what was taken is taught in place of scores
     half_way: float | None = None  # how far from the student's own scores to the teacher's it is taught
+    auto: bool = False  # teacher and what was taken are blended so that the gradient has the least noise
     signal: Callable[[Tensor, Candidates, float], Treated] | None = None
     total: bool = False
     balance: bool = False
@@ -97,6 +99,8 @@ class ListTerm:
             student = levelled(student, candidates)
         if self.half_way is not None:
             candidates = targets.half_way(student, candidates, step=self.half_way)
+        if self.auto:
+            candidates = blend(candidates, teacher=best_weight(student, candidates))
         counts = None
         if self.signal is not None:
             counts, factor = self.signal(student.detach(), candidates, at)
