@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Group
 
-from pipelines import artifacts, commands, labels, methods, models, tools
+from pipelines import artifacts, commands, diagnose, labels, methods, models, tools
 from pipelines.console import complain, only_results
 from recdistill import __version__
 from recdistill.errors import ConfigError
@@ -22,7 +22,13 @@ Exit codes: 0 done, 1 failed, 2 configuration or usage, 3 data, 4 refused by the
 """
 
 GROUPS: dict[str, dict[str, Callable[..., int]]] = {
-    "Runs": {"check": commands.check, "plan": commands.plan, "run": commands.run, "label": labels.label},
+    "Runs": {
+        "check": commands.check,
+        "plan": commands.plan,
+        "run": commands.run,
+        "label": labels.label,
+        "diagnose": diagnose.diagnose,
+    },
     "Methods": {"methods": methods.methods, "sweep": methods.sweep},
     "Artifacts": {"show": artifacts.show, "report": artifacts.report, "verify": artifacts.verify},
     "Models": {"promote": models.promote, "rollback": models.rollback},

@@ -13,6 +13,7 @@ from recdistill import registry, tracking
 from recdistill.bundle import manifest_sha256
 from recdistill.config import Config
 from recdistill.coverage import thin, told
+from recdistill.diagnosis_stages import found
 from recdistill.errors import GateRejected
 from recdistill.gates import judge
 from recdistill.measure import Judged, read_json
@@ -48,8 +49,8 @@ def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping
     A bundle that is registered already keeps its version and its verdict. Raises GateRejected, after the report
     is written, if the student may not serve.
     """
-    out = run.store.parent / "reports" / f"{config.name}-{all_.evaluated.fingerprint[:12]}"
-    report = assemble(config, all_, stages, command)
+    out = report_directory(config, run, all_)
+    report = assemble(config, all_, stages, command) | {"diagnosis": found(all_.data, all_.judged, run.store)}
     if config.registry is None:
         write_report(report, out)
         return Released(out, None, show(report))
@@ -80,6 +81,11 @@ def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping
     write_report(report, out)
     tracking.log_report(uri, released.run_id, out)
     return Released(out, released, show(report))
+
+
+def report_directory(config: Config, run: Run, all_: Everything) -> Path:
+    """Return where the report of a run is."""
+    return run.store.parent / "reports" / f"{config.name}-{all_.evaluated.fingerprint[:12]}"
 
 
 def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any]], command: str) -> dict[str, Any]:

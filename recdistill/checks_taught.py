@@ -82,6 +82,58 @@ def signals_possible(config: Config) -> Iterator[Finding]:
             yield ("distill", i, "signal"), f"has no effect on what is taught: {term.loss.kind} reads the order alone"
 
 
+def stages_possible(config: Config) -> Iterator[Finding]:
+    """Parts of a training must end before it does, and what is to stand still in one must be able to."""
+    student = config.student
+    stages, at = student.stages, ("student", "stages")
+    if not stages:
+        return
+    if not config.distill:
+        yield at, "has no effect without distill; leave it out"
+    if (gone := sum(stage.epochs for stage in stages)) > student.train.epochs:
+        yield at, f"take {gone:g} epochs, and training ends after {student.train.epochs}: raise student.train.epochs"
+    stops = [i for i, stage in enumerate(stages) if set(stage.moves) != {"users", "items"}]
+    for i, stage in enumerate(stages):
+        if i not in stops and stage.task:
+            yield (*at, i), "has no effect: everything learns, as it does without stages"
+        if len(set(stage.moves)) < len(stage.moves):
+            yield (*at, i, "moves"), "names a side twice"
+    if stops and student.train.optimizer == "adam":
+        yield (
+            ("student", "train", "optimizer"),
+            "adam moves what has no gradient: take another where a table stands still",
+        )
+    if stops and student.train.weight_decay:
+        yield ("student", "train", "weight_decay"), "takes from every row: a table that stands still must not decay"
+    if any("users" not in stages[i].moves for i in stops) and getattr(student.model, "hidden", ()):
+        yield (
+            ("student", "model", "hidden"),
+            "layers do not stand still with users: leave them out, or let users move",
+        )
+
+
+def exits_there(config: Config) -> Iterator[Finding]:
+    """A tower can end a layer early only where it has layers, and one as wide as its end."""
+    model = config.student.model
+    for i, term in enumerate(config.distill):
+        if not isinstance(term, ListTermSpec) or not term.exit:
+            continue
+        hidden = getattr(model, "hidden", ())
+        if not hidden or hidden[-1] != model.dim:
+            reason = f"needs a last hidden layer as wide as the vectors: student.model.hidden that ends in {model.dim}"
+            yield ("distill", i, "exit"), reason
+        if term.head is not None:
+            yield ("distill", i, "head"), "has no effect: with exit the hidden layer is compared as it is"
+        if term.side == "items" or term.teacher == "student" or any(d.kind == "rest" for d in term.draw):
+            yield ("distill", i, "exit"), "is of lists of items for a user that somebody teaches, without rest"
+
+
+def selection_possible(config: Config) -> Iterator[Finding]:
+    """A policy chooses among terms, and hears of each turn before the training ends."""
+    if config.student.select is not None and len(config.distill) < 2:
+        yield ("student", "select"), "chooses among terms, and there is not more than one: leave it out"
+
+
 def _asks_taken(term: ListTermSpec) -> tuple[str | int, ...] | None:
     """Return where a term asks what the user took, None where it does not."""
     for k, target in enumerate(term.target):
@@ -92,4 +144,12 @@ def _asks_taken(term: ListTermSpec) -> tuple[str | int, ...] | None:
     return ("signal",) if term.signal is not None and term.signal.kind == "right_first" else None
 
 
-CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (taken_known, targets_read, parts_named, signals_possible)
+CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    taken_known,
+    targets_read,
+    parts_named,
+    signals_possible,
+    stages_possible,
+    selection_possible,
+    exits_there,
+)

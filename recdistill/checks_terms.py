@@ -75,6 +75,8 @@ def _asked(config: Config) -> Iterator[tuple[KeyPath, KeyPath, str, str]]:
     """Yield (term, or the student; place in it; setting of labels that it asks for; why)."""
     if config.student.start == "teacher" and config.distill:
         yield ("student",), ("start",), "vectors", "the teacher's dimensions are found in its vectors"
+    if config.student.items == "folded" and config.distill:
+        yield ("student",), ("items",), "vectors", "what serves are the teacher's own items"
     for i, term in enumerate(config.distill):
         at: KeyPath = ("distill", i)
         if not isinstance(term, ListTermSpec):
@@ -162,12 +164,15 @@ def partner_heard(config: Config) -> Iterator[Finding]:
 def student_taught(config: Config) -> Iterator[Finding]:
     """Settings of a distilled student do nothing to one that is taught nothing."""
     student = config.student
-    for name in ("task", "start", "guide", "partner"):
+    for name in ("task", "start", "items", "select", "guide", "partner"):
         if name in student.model_fields_set and not config.distill:
             yield ("student", name), "has no effect without distill; leave it out"
     if student.start == "teacher" and (student.model.kind != "mf" or student.model.space != "dot"):
         reason = "the teacher's dimensions are of rows of numbers: set student.model.kind mf, and space dot"
         yield ("student", "start"), reason
+    if student.items == "folded" and (student.model.kind != "mf" or student.model.space != "dot"):
+        reason = "the teacher's items are cut to rows of numbers: set student.model.kind mf, and space dot"
+        yield ("student", "items"), reason
     lists = [term for term in config.distill if isinstance(term, ListTermSpec)]
     follows = any(
         "student" in draw.reads or (term.teacher != "labels" and "labels" in draw.reads)

@@ -21,6 +21,8 @@ from recdistill.data.sequences import Sequences
 from recdistill.data.tasks import targets
 from recdistill.distill.compose import make_terms
 from recdistill.distill.objective import Objective, Widths
+from recdistill.distill.spec_transfer import asked
+from recdistill.errors import ConfigError
 from recdistill.guide import Ask
 from recdistill.keeper import Keeper, mean, only
 from recdistill.lessons import Lessons, make_lessons
@@ -30,9 +32,10 @@ from recdistill.models.ranker import Ranker
 from recdistill.models.spec import MFSpec, RankerSpec, SequenceSpec, TrainSpec
 from recdistill.models.tables import Distributed, Layout, PlainTable, Rows, Table, distribute
 from recdistill.scoring import recommend, vectors
+from recdistill.settle import settler
 from recdistill.start import principal
 from recdistill.store import aside, write_text
-from recdistill.teaching import Teaching, make_guide
+from recdistill.teaching import Teaching, make_guide, parts
 from recdistill.train import RATES, Progress, Stopwatch, train
 from recdistill.types import Dataset, Float, Int, Log
 from recdistill.world import World
@@ -73,14 +76,15 @@ def fit(
 
     lessons = None if teaching is None else _lessons(teaching, dataset, settings, sampler, out, world, ask)
     if lessons is not None:
-        sampler = replace(sampler, lessons=lessons, list_users=settings.list_users, history=lessons.history)
+        sampler = _taught(sampler, lessons, settings, world)
     model = _distributed(dataset, spec, settings, lessons, teaching, world, layout)
     judge = partial(validate, plain, dataset, sequences=sequences, history=history_length(spec))
     at = _resume(out, model, world)
 
     first, clock = at.step, Stopwatch()
+    settle = settler(spec, teaching)
     prune = None if lessons is None or lessons.guide is None else lessons.guide.prune
-    keeper = Keeper(out, model, plain, judge, world, clock, steps, checkpoint_every, keep, prune)
+    keeper = Keeper(out, model, plain, judge, world, clock, steps, checkpoint_every, keep, prune, settle)
     at = train(
         model,
         make_batches(sampler, world),
@@ -154,6 +158,8 @@ def _distributed(
             widths=Widths(*widths(model), *(() if lessons is None else lessons.widths)),
             partner=partner,
             task=1.0 if teaching is None else teaching.task,
+            parts=parts(teaching, settings.epochs),
+            actor=_actor(teaching, settings.seed),
         )
     return distribute(
         objective,
@@ -167,6 +173,12 @@ def _distributed(
         seed=settings.seed,
         starts=_starts(spec, teaching),
     )
+
+
+def _actor(teaching: Teaching | None, seed: int) -> dict[str, Any] | None:
+    if teaching is None or teaching.select is None:
+        return None
+    return {"every": teaching.select.every, "rate": teaching.select.rate, "seed": seed}
 
 
 def _starts(spec: ModelSpec, teaching: Teaching | None) -> dict[str, Rows]:
@@ -212,6 +224,23 @@ def _sampler(dataset: Dataset, spec: ModelSpec, settings: TrainSpec, sequences: 
         seed=settings.seed,
         tasks=targets(dataset, spec.tasks) if isinstance(spec, RankerSpec) else {},
     )
+
+
+def _taught(sampler: Sampler, lessons: Lessons, settings: TrainSpec, world: World) -> Sampler:
+    """Return `sampler` with what lists are drawn for: users, and where the labels have them histories nobody had.
+
+    Raises ConfigError if the ranks cannot share either of both evenly.
+    """
+    sampler = replace(sampler, lessons=lessons, list_users=settings.list_users, history=lessons.history)
+    if lessons.labels is None or lessons.labels.transfer is None:
+        return sampler
+    lists, synthetic = lessons.labels.transfer
+    rows = asked(settings.list_users, lists.facts["transfer"]["share"])
+    if rows % world.size:
+        what = f"{rows} of the {settings.list_users} rows of student.train.list_users are histories nobody had"
+        fix = f"make list_users, times labels.transfer.share, a multiple of {world.size}"
+        raise ConfigError(f"{what}, which {world.size} processes cannot share evenly", where="torchrun", fix=fix)
+    return replace(sampler, transfer=Sequences.of(synthetic.interactions), transfer_rows=rows)
 
 
 def model_vectors(

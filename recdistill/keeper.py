@@ -32,12 +32,13 @@ class Keeper:
     every: int  # steps between checkpoints
     keep: bool  # the weights of every validation, not of the best alone
     prune: Callable[[int], None] | None  # deletes what nobody needs who goes on from a checkpoint
+    settle: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None  # what serves, from what was learned
 
     def evaluate(self, step: int) -> float | None:
         """Validate the weights as they are, and keep them beside the checkpoints; collective."""
         with self.clock.stopped():
             weights = self.model.gather()
-            return self.world.share(lambda: self._keep_best(step, only(weights, "model.")))
+            return self.world.share(lambda: self._keep_best(step, self._settled(only(weights, "model."))))
 
     def save(self, now: Progress, sums: Mapping[str, Tensor]) -> None:
         """Write a checkpoint where it is time to; collective."""
@@ -51,6 +52,9 @@ class Keeper:
             save_checkpoint(self.out, self.model, now.step, progress, self.world, keep=self.keep)
             if self.prune is not None:
                 self.world.share(partial(self.prune, now.step))
+
+    def _settled(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return weights if self.settle is None else self.settle(weights)
 
     def _keep_best(self, step: int, weights: dict[str, Tensor]) -> float | None:
         """Those that prove not the best go with the next checkpoint."""

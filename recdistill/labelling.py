@@ -14,7 +14,7 @@ from recdistill.ensemble import read_recipe, speaker
 from recdistill.external import external_lister
 from recdistill.fit import load
 from recdistill.folds import labelled_folds
-from recdistill.labels import Layout, Lister
+from recdistill.labels import TRANSFER, Layout, Lister
 from recdistill.members import Ready
 from recdistill.models.build import history_length
 from recdistill.models.recipe import Teacher
@@ -23,6 +23,7 @@ from recdistill.scoring import vectors
 from recdistill.shards import Share, finish, write_shards
 from recdistill.teachers import encoder_lister, scored_lister
 from recdistill.topk import Precision
+from recdistill.transfer.store import write_transfer
 from recdistill.types import Dataset, Interactions, Log
 
 
@@ -79,7 +80,25 @@ def label_data(
             write_vectors(out, made)
         if spec.item_depth:
             write_by_item(out, made, layout, spec.item_depth, seen)
-    return finish(out, layout, facts, dataset.train) if whole else written
+    if spec.transfer is None:
+        return finish(out, layout, facts, dataset.train) if whole else written
+    told = write_transfer(dataset, teacher, spec, spec.transfer, out / TRANSFER, layout, log, share=share, whole=whole)
+    return _both(out, layout, facts, dataset.train, told) if whole else _together(written, told)
+
+
+def _both(
+    out: Path, layout: Layout, facts: Mapping[str, Any], train: Interactions, beside: Mapping[str, Any]
+) -> dict[str, Any]:
+    """End the store of users, which says what is `beside` it; both were scored when the older of them was."""
+    found = finish(out, layout, {**facts, "transfer": beside["transfer"]}, train)
+    return found | {"scored_at": min(found["scored_at"], beside["scored_at"])}
+
+
+def _together(users: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was written of two stores as if it were one, whose later shards are those of the second."""
+    first = users["shards"]
+    numbers = {name: [*users[name], *(first + shard for shard in beside[name])] for name in ("written", "missing")}
+    return numbers | {"shards": first + beside["shards"]}
 
 
 def teacher_lister(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 
 from recdistill.errors import ArtifactError, DataError, StageError
 from recdistill.store import aside
-from recdistill.types import Float, Int, Labels, Vectors
+from recdistill.types import Float, Int, Interactions, Labels, Synthetic, Vectors
 
 SHARD_BYTES = 100_000_000  # of a shard on disk; making it takes about three times as much memory
 FACTS = "labels.json"
 BY_ITEM = "by_item"  # the store of lists of users, in that of lists of items
+TRANSFER = "transfer"  # the store of lists of histories that nobody had, beside these histories
 REBUILD = "delete the directory and run the same command again"
 RELABEL = "delete this file and label its users again, or use the configuration and the data that it was made with"
 
@@ -168,6 +169,7 @@ def open_labels(
             what = f"has the columns {', '.join(part)} where the first shard has {', '.join(parts[0])}"
             raise ArtifactError(what, where=str(shard_path(path, shard)), fix=REBUILD)
     every = {name: tuple(part[name] for part in parts) for name in (parts[0] if parts else ("items", "scores"))}
+    given = _open_vectors(path)
     return Labels(
         items=every.pop("items"),
         scores=every.pop("scores"),
@@ -175,9 +177,44 @@ def open_labels(
         extra=every,
         per_shard=layout.per_shard,
         facts=facts,
-        vectors=_open_vectors(path),
+        vectors=given,
         by_item=open_labels(path / BY_ITEM) if (path / BY_ITEM).is_dir() else None,
+        transfer=_open_transfer(path / TRANSFER, given) if (path / TRANSFER).is_dir() else None,
     )
+
+
+HISTORIES = ("indptr", "items", "times", "parents", "mu")
+
+
+def write_histories(out: Path, synthetic: Synthetic) -> None:
+    """Write the histories whose lists are in the store `out`, a file for each column that they have."""
+    log = synthetic.interactions
+    for name, column in zip(
+        HISTORIES, (log.indptr, log.items, log.times, synthetic.parents, synthetic.mu), strict=True
+    ):
+        if column is not None:
+            with aside(out / f"{name}.npy") as file, file.open("wb") as handle:
+                np.save(handle, column)
+
+
+def _open_transfer(path: Path, given: Vectors | None) -> tuple[Labels, Synthetic]:
+    """Map the lists at `path` and the histories that they are of; `given` are the teacher's vectors of users."""
+    lists = open_labels(path)
+    try:
+        known = {name: np.load(path / f"{name}.npy", mmap_mode="c") for name in HISTORIES if name != "times"}
+        times = path / "times.npy"
+        known["times"] = np.load(times, mmap_mode="c") if times.is_file() else None
+        users = None if given is None else np.load(path / "users.npy", mmap_mode="c")
+        assert len(known["parents"]) == len(known["mu"]) == len(known["indptr"]) - 1 == lists.num_users
+        assert users is None or len(users) == lists.num_users
+        assert known["indptr"][-1] == len(known["items"])
+    except (OSError, ValueError, AssertionError) as cause:
+        what = f"the histories of these labels cannot be read ({cause!r})"
+        raise ArtifactError(what, where=str(path), fix=REBUILD) from cause
+    log = Interactions(**{name: known.pop(name) for name in ("indptr", "items", "times")})
+    if given is not None and users is not None:
+        lists = replace(lists, vectors=replace(given, users=users))
+    return lists, Synthetic(interactions=log, **known)
 
 
 def _open_vectors(path: Path) -> Vectors | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +15,9 @@ from recdistill.data.sequences import Sequences
 from recdistill.distill.draws import Lists, Seen, popularity_groups
 from recdistill.distill.terms import AlignTerm, ListTerm, Term
 from recdistill.guide import Guide
+from recdistill.parts import cut, of_rank
 from recdistill.taught import Near, Sides, comparable, neighbours
-from recdistill.types import Around, Candidates, Dataset, Int, Labels, Lesson, Past, Vectors
+from recdistill.types import Around, Candidates, Dataset, Float, Int, Interactions, Labels, Lesson, Past, Vectors
 from recdistill.world import World
 
 
@@ -26,7 +27,7 @@ class Lessons:
 
     terms: Sequence[Term]
     labels: Labels | None
-    users: Seen  # of every user: rows are set for a step
+    users: Seen  # of every user, then of every history that nobody had: rows are set for a step
     items: Seen  # of every item
     groups: Mapping[int, Tensor]  # number of popularity groups -> the group of each item [I]
     tables: Mapping[str, Sides]  # align term -> what it is to come near to, of all users and items
@@ -61,19 +62,32 @@ class Lessons:
         if self.guide is not None:
             self.guide.prepare(step)
 
-    def draw(self, step: int, users: Tensor, items: Tensor, world: World, generator: Generator) -> Lesson:
-        """Return this rank's part of what is compared for `users` [R] and `items` [Q]."""
+    def draw(
+        self,
+        step: int,
+        users: Tensor,
+        items: Tensor,
+        world: World,
+        generator: Generator,
+        histories: Tensor | None = None,
+    ) -> Lesson:
+        """Return this rank's part of what is compared for `users` and `histories` [R together], and `items` [Q]."""
         candidates: dict[str, Candidates] = {}
         crowd: list[Tensor] = []
         features: dict[str, Sides] = {}
         kept: dict[str, Tensor] = {}
         around: dict[str, Around] = {}
         mine, own = world.slice(len(users)), world.slice(len(items))
-        whole = dict(self._drawn(users, items, generator))
+        rows, parts = users, [mine]
+        if histories is not None and len(histories):
+            assert not self.tables, "nobody has no vector to come near to"
+            rows = torch.cat([users, self._num_users + histories])
+            parts = of_rank(world, len(users), len(histories))
+        whole = dict(self._drawn(rows, items, generator))
         for term in self.terms:
             found = whole.get(term.name)
             if found is not None:
-                candidates[term.name] = cut(found, own if getattr(term, "side", "") == "items" else mine)
+                candidates[term.name] = cut(found, *([own] if getattr(term, "side", "") == "items" else parts))
         for term in self.terms:
             if isinstance(term, ListTerm) and term.side == "items":
                 crowd.append(candidates[term.name].items.reshape(-1))
@@ -151,7 +165,7 @@ class Lessons:
         seen = self.users._replace(users=users)
         if teacher == "labels":
             assert self.labels is not None
-            found, scores = map(torch.from_numpy, self.labels.take(rows))
+            found, scores = map(torch.from_numpy, self._taken(rows))
             fused = None if guide is None else guide.fused(rows)
             return Lists(found, scores, seen, student=mine, fused=fused, groups=self.groups.get(groups))
         taught, teaches = (mine, other) if teacher == "partner" else (other, mine)
@@ -170,8 +184,36 @@ class Lessons:
         if self.labels is None or self.labels.vectors is None:
             return None
         given = self.labels.vectors
-        turned = given if side == "users" else Vectors(users=given.items, items=given.users, space=given.space)
-        return _scores(turned, rows)
+        if side == "items":
+            return _scores(Vectors(users=given.items, items=given.users, space=given.space), rows)
+        users, histories = self._split(rows)
+        left = given.users[users]
+        if len(histories):
+            assert self.labels.transfer is not None
+            said = self.labels.transfer[0].vectors
+            assert said is not None
+            left = np.concatenate([left, said.users[histories]])
+        return _Scores(torch.from_numpy(left), torch.from_numpy(np.asarray(given.items)))
+
+    @property
+    def _num_users(self) -> int:
+        return self.items.num_items  # what is listed for an item is users
+
+    def _split(self, rows: Int) -> tuple[Int, Int]:
+        """Return the users among `rows`, and the histories after them, which are numbered on from the last user."""
+        count = int((rows < self._num_users).sum())
+        return rows[:count], rows[count:] - self._num_users
+
+    def _taken(self, rows: Int) -> tuple[Int, Float]:
+        """Return the lists of users and histories: items [n,K] and scores [n,K]."""
+        assert self.labels is not None
+        users, histories = self._split(rows)
+        if not len(histories):
+            return self.labels.take(users)
+        assert self.labels.transfer is not None
+        assert self.guide is None, "the student's own lists are of users"
+        (items, scores), (more, said) = self.labels.take(users), self.labels.transfer[0].take(histories)
+        return np.concatenate([items, more]), np.concatenate([scores, said])
 
 
 def make_lessons(
@@ -202,7 +244,7 @@ def make_lessons(
     return Lessons(
         terms=terms,
         labels=labels,
-        users=Seen(nobody, (users * dataset.num_items + items).sort().values, dataset.num_items),
+        users=Seen(nobody, _keys(train, labels, dataset.num_items), dataset.num_items),
         items=Seen(nobody, (items * dataset.num_users + users).sort().values, dataset.num_users),
         groups={n: popularity_groups(counts, n) for n in {getattr(t, "groups", 0) for t in terms} - {0}},
         tables=tables,
@@ -214,28 +256,11 @@ def make_lessons(
     )
 
 
-def cut(candidates: Candidates, part: slice) -> Candidates:
-    """Return the rows of `part`."""
-
-    def of(table: Tensor | None) -> Tensor | None:
-        return None if table is None else table[part]
-
-    return replace(
-        candidates,
-        items=candidates.items[part],
-        teacher=candidates.teacher[part],
-        logq=of(candidates.logq),
-        gate=of(candidates.gate),
-        taken=of(candidates.taken),
-        parts=of(candidates.parts),
-        seen=None if candidates.seen is None else _within(candidates.seen, part),
-    )
-
-
-def _within(pairs: tuple[Tensor, Tensor], part: slice) -> tuple[Tensor, Tensor]:
-    row, item = pairs
-    kept = (row >= part.start) & (row < part.stop)
-    return row[kept] - part.start, item[kept]
+def _keys(train: Interactions, labels: Labels | None, num_items: int) -> Tensor:
+    """Return the sorted user * num_items + item of all that users took, then of the histories that nobody had."""
+    logs = [train] if labels is None or labels.transfer is None else [train, labels.transfer[1].interactions]
+    owners = np.concatenate([log.users() + first for log, first in zip(logs, (0, train.num_users), strict=False)])
+    return torch.from_numpy(owners * num_items + np.concatenate([log.items for log in logs])).sort().values
 
 
 class _Scores(NamedTuple):

@@ -36,7 +36,8 @@ class Changes(Spec):
     @property
     def needs(self) -> list[str]:
         """What must be stored or trained beside the student."""
-        return needs(self.distill, self.student.get("start", "random"))
+        given = self.student.get("start", "random"), self.student.get("items", "learned")
+        return needs(self.distill, *given)
 
 
 class Method(Spec):
@@ -92,13 +93,13 @@ def load_method(path: Path) -> Method:
     return validate(Method, load_yaml(path))
 
 
-def needs(terms: Sequence[TermSpec], start: str = "random") -> list[str]:
-    """Return what `terms`, and what the student's tables `start` with, need stored or trained beside the student.
+def needs(terms: Sequence[TermSpec], start: str = "random", items: str = "learned") -> list[str]:
+    """Return what `terms`, what the tables `start` with, and the `items` that serve need beside the student.
 
     lists, vectors, item lists and trajectory are of the label store; student lists are of the training, brought up to
     date every few epochs; a partner is a model that learns beside the student.
     """
-    found: dict[str, bool] = dict.fromkeys(NEEDS, False) | {"vectors": start == "teacher"}
+    found: dict[str, bool] = dict.fromkeys(NEEDS, False) | {"vectors": start == "teacher" or items == "folded"}
     for term in terms:
         if not isinstance(term, ListTermSpec):
             found["vectors"] = True

@@ -30,6 +30,15 @@ class Dot(NamedTuple):
     high: float | None = None
 
 
+class Spot(NamedTuple):
+    """One place of a plane, by name."""
+
+    name: str
+    series: str
+    x: float
+    y: float
+
+
 class Span(NamedTuple):
     """Service times of one way to answer, in milliseconds."""
 
@@ -84,8 +93,8 @@ def spans(rows: Sequence[Span], *, salt: str) -> str:
     return _svg(draw, height=_height(len(rows)) + 0.2, salt=salt)
 
 
-def lines(curves: Mapping[str, Sequence[tuple[float, float]]], *, salt: str) -> str:
-    """Return one line a series through its (step, value) points."""
+def lines(curves: Mapping[str, Sequence[tuple[float, float]]], *, salt: str, label: str = "step") -> str:
+    """Return one line a series through its (step, value) points; `label` says what the steps are."""
 
     def draw(axes: Axes) -> None:
         for name, points in curves.items():
@@ -95,9 +104,60 @@ def lines(curves: Mapping[str, Sequence[tuple[float, float]]], *, salt: str) -> 
         axes.grid(axis="y", color=LINE, lw=0.6)
         axes.locator_params(axis="both", nbins=5)
         axes.margins(x=0.03, y=0.08)
-        axes.set_xlabel("step")
+        axes.set_xlabel(label)
 
     return _svg(draw, height=2.1, salt=salt)
+
+
+def diagonal(curves: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, salt: str) -> str:
+    """Return one line a series through points above 0 on two log scales, beside the line on which both are the same."""
+
+    def draw(axes: Axes) -> None:
+        ends = [v for points in curves.values() for point in points for v in point]
+        low, high = min(ends) / 1.5, max(ends) * 1.5
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.plot([low, high], [low, high], color=MUTED, lw=1, ls=(0, (4, 3)))
+        for name, points in curves.items():
+            across, up = zip(*points, strict=True)
+            axes.plot(across, up, color=_stand_in(name), lw=1.8, marker="o", ms=4)
+        axes.set_xlim(low, high)
+        axes.set_ylim(low, high)
+        _log_ticks(axes, low, high)
+        _log_ticks(axes, low, high, of="y")
+        axes.grid(color=LINE, lw=0.6)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+
+    return _svg(draw, height=3.2, salt=salt)
+
+
+def spots(places: Sequence[Spot], *, x: str, y: str, salt: str, path: Sequence[str] = ()) -> str:
+    """Return a plane with a dot a name, and the name beside it; a line joins those that `path` names, in its order."""
+
+    def draw(axes: Axes) -> None:
+        middle = sum(spot.x for spot in places) / len(places)
+        joined = [spot for name in path for spot in places if spot.name == name]
+        axes.plot([spot.x for spot in joined], [spot.y for spot in joined], color=MUTED, lw=1)
+        for spot in places:
+            right = spot.x <= middle  # names point into the plane, where there is room
+            axes.plot([spot.x], [spot.y], "o", ms=6.5, color=_stand_in(spot.series))
+            axes.annotate(
+                spot.name,
+                (spot.x, spot.y),
+                xytext=(6 if right else -6, 3),
+                textcoords="offset points",
+                ha="left" if right else "right",
+                color=INK,
+                fontsize=FONT - 1,
+            )
+        axes.grid(color=LINE, lw=0.6)
+        axes.locator_params(axis="both", nbins=5)
+        axes.margins(x=0.12, y=0.12)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+
+    return _svg(draw, height=2.8, salt=salt)
 
 
 def _height(rows: float) -> float:
@@ -118,15 +178,16 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
         axes.margins(x=0.06)
 
 
-def _log_ticks(axes: Axes, low: float, high: float) -> None:
+def _log_ticks(axes: Axes, low: float, high: float, *, of: str = "x") -> None:
     """Label 1, 2 and 5 of every decade, or the decades alone where there are many, in plain numbers."""
     from math import ceil, floor, log10
 
     decades = range(floor(log10(low)), ceil(log10(high)) + 1)
     steps = (1,) if len(decades) > 4 else (1, 3) if len(decades) > 3 else (1, 2, 5)
     ticks = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
-    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    axes.set_xticks([], minor=True)
+    place = axes.set_xticks if of == "x" else axes.set_yticks
+    place(ticks, [f"{t:g}" for t in ticks])
+    place([], minor=True)
 
 
 def _svg(draw: Callable[[Axes], None], *, height: float, salt: str) -> str:

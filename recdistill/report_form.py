@@ -6,12 +6,12 @@ A number that could not be measured is null. A writer may add keys; one that cha
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from recdistill.diagnosis_form import Diagnosis, plain
 from recdistill.errors import ArtifactError
 
 SCHEMA_VERSION = 1
@@ -138,6 +138,7 @@ class Report(Part):
     config: dict[str, Any] = {}
     stages: list[StageRow] = []
     warnings: list[str] = []
+    diagnosis: Diagnosis | None = Field(default=None, exclude_if=lambda found: found is None)  # where one was made
 
 
 def check(report: Mapping[str, Any], *, where: str = "report") -> dict[str, Any]:
@@ -150,7 +151,7 @@ def check(report: Mapping[str, Any], *, where: str = "report") -> dict[str, Any]
         what = f"written in report schema {version}; this version reads up to {SCHEMA_VERSION}"
         raise ArtifactError(what, where=where, fix="upgrade recdistill, or make the report again")
     try:
-        return Report.model_validate(_plain(report)).model_dump(mode="json")
+        return Report.model_validate(plain(report)).model_dump(mode="json")
     except ValidationError as cause:
         wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in cause.errors()]
         what = "not a report: " + "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
@@ -160,13 +161,3 @@ def check(report: Mapping[str, Any], *, where: str = "report") -> dict[str, Any]
 def schema() -> dict[str, Any]:
     """Return the JSON schema of report.json."""
     return Report.model_json_schema() | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(v) for v in value]
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:  # a NumPy scalar
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

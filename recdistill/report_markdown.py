@@ -12,9 +12,11 @@ from typing import Any
 import yaml
 
 from recdistill import report_view as view
+from recdistill.diagnosis_form import read
+from recdistill.diagnosis_words import findings
 from recdistill.report_form import check
 from recdistill.report_view import Table
-from recdistill.report_words import headline, served, verdict_word
+from recdistill.report_words import headline, served, undiagnosed, verdict_word
 
 ROWS = 8  # of any table on the one screen; the page has them all
 
@@ -28,9 +30,10 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"## {verdict_word(report)}: {escape(report['name'])}",
         *_verdict(report),
         f"**{escape(headline(report))}**" if headline(report) else "",
-        _table(view.quality(report)),
-        _table(view.gaps(report)),
-        _table(_totals(view.latency(report))),
+        table(view.quality(report)),
+        table(view.gaps(report)),
+        table(_totals(view.latency(report))),
+        "\n".join(f"- {escape(text)}" for text in _diagnosis(report)),
         f"Gates: {passed} of {len(report['gates'])} passed." if report["gates"] else "",
         "\n".join(f"- failed: {escape(g['gate'])}: {escape(g['reason'])}" for g in failed),
         "\n".join(f"- warning: {escape(w)}" for w in report["warnings"][:ROWS]),
@@ -60,24 +63,24 @@ def model_card(report: Mapping[str, Any]) -> str:
         "## How it was made",
         "A student of few parameters was fitted to the log and to the ranked lists of a larger teacher; the scratch "
         "model is the same student without the teacher.",
-        _table(view.facts(data.get("ingest", {})), ("data", "")),
-        _table(view.facts(data.get("split", {}), skip=("lint",)), ("split", "")),
-        _table(view.facts(data.get("labels", {})), ("labels", "")),
+        table(view.facts(data.get("ingest", {})), ("data", "")),
+        table(view.facts(data.get("split", {}), skip=("lint",)), ("split", "")),
+        table(view.facts(data.get("labels", {})), ("labels", "")),
         "## Quality",
-        _table(view.quality(report)),
+        table(view.quality(report)),
         "Intervals are 95% bootstrap intervals over users." if report["quality"] else "",
-        _table(view.gaps(report)),
+        table(view.gaps(report)),
         "### By slice" if view.slices(report).rows else "",
-        _table(view.slices(report)),
+        table(view.slices(report)),
         "## Speed and size",
-        _table(view.latency(report)) or "Not measured.",
+        table(view.latency(report)) or "Not measured.",
         "## Gates" if report["gates"] else "",
-        _table(view.gates(report)),
+        table(view.gates(report)),
         "## Limits",
         "\n".join(f"- {escape(text)}" for text in limits),
         "## Reproduce",
         _fence(report["command"]),
-        _table(view.facts(report["environment"]), ("environment", "")),
+        table(view.facts(report["environment"]), ("environment", "")),
     ]
     return _join(parts)
 
@@ -98,6 +101,12 @@ def escape(text: Any) -> str:
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", plain)  # an underscore within a word is no markup
 
 
+def _diagnosis(report: Mapping[str, Any]) -> list[str]:
+    if (found := report.get("diagnosis")) is not None:
+        return findings(read(found))[:ROWS]
+    return [text] if (text := undiagnosed(report)) else []
+
+
 def _verdict(report: Mapping[str, Any]) -> list[str]:
     verdict = report["verdict"]
     text = escape(verdict["text"])
@@ -114,12 +123,13 @@ def _totals(table: Table) -> Table:
     return table._replace(rows=rows)
 
 
-def _table(table: Table, head: Sequence[str] | None = None) -> str:
-    if not table.rows:
+def table(given: Table, head: Sequence[str] | None = None) -> str:
+    """Return a table as Markdown, empty without rows; `head` in the place of its own."""
+    if not given.rows:
         return ""
-    rule = ["---" if n < table.names else "---:" for n in range(len(table.head))]
-    rows = [[f"{escape(c.text)} {escape(c.note)}".strip() for c in row] for row in table.rows]
-    lines = [[escape(h) for h in head or table.head], rule, *rows]
+    rule = ["---" if n < given.names else "---:" for n in range(len(given.head))]
+    rows = [[f"{escape(c.text)} {escape(c.note)}".strip() for c in row] for row in given.rows]
+    lines = [[escape(h) for h in head or given.head], rule, *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

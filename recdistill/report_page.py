@@ -4,32 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from recdistill import plots, report_words
 from recdistill import report_view as view
+from recdistill.diagnosis_form import read
+from recdistill.diagnosis_page import Figure, section
 from recdistill.plots import Dot, Span
 from recdistill.report_form import check
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-class Figure(NamedTuple):
-    """An inline figure, its caption, and what it shows to those who cannot see it."""
-
-    svg: str
-    caption: str
-    alt: str
-
-
-def html(report: Mapping[str, Any]) -> str:
-    """Return a report as one self-contained page; equal reports give equal bytes."""
+def templates() -> Environment:
+    """Return where the templates of pages are, with what they need to show figures."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    report = check(report)
     pages = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -39,19 +35,32 @@ def html(report: Mapping[str, Any]) -> str:
     )
     pages.filters["svg"] = Markup  # what plots.py drew; matplotlib escapes the text in it
     pages.filters["colour"] = plots.colour
-    return pages.get_template("report.html.j2").render(
-        report=report,
-        word=report_words.verdict_word(report),
-        headline=report_words.headline(report),
-        metric=report_words.metric_name(**report["headline"]),
-        view=view,
-        figures={
-            "quality": list(_quality(report)),
-            "slices": list(_slices(report)),
-            "latency": list(_latency(report)),
-            "curves": list(_curves(report)),
-        },
-        config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True) if report["config"] else "",
+    return pages
+
+
+def html(report: Mapping[str, Any]) -> str:
+    """Return a report as one self-contained page; equal reports give equal bytes."""
+    report = check(report)
+    found = report.get("diagnosis")
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            word=report_words.verdict_word(report),
+            headline=report_words.headline(report),
+            metric=report_words.metric_name(**report["headline"]),
+            view=view,
+            diagnosis=None if found is None else section(read(found)),
+            undiagnosed=report_words.undiagnosed(report),
+            figures={
+                "quality": list(_quality(report)),
+                "slices": list(_slices(report)),
+                "latency": list(_latency(report)),
+                "curves": list(_curves(report)),
+            },
+            config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True) if report["config"] else "",
+        )
     )
 
 

@@ -36,6 +36,16 @@ def headline(report: Row) -> str:
     return f"{text}." if text else ""
 
 
+def undiagnosed(report: Row) -> str:
+    """Return how to come to a diagnosis, for a report of quality without one; empty where there is nothing to ask."""
+    if report.get("diagnosis") is not None or not report["quality"]:
+        return ""
+    words = report["command"].split()
+    known = words[:2] == ["recdistill", "run"]
+    command = " ".join(["recdistill diagnose", *(words[2:] if known else ["CONFIG"])])
+    return f"What the student took from its teacher, who gains and whether the gain is knowledge: {command}"
+
+
 def served(report: Row) -> str:
     """Return the model that would serve: the student behind its index if that was measured, else the student."""
     return "student@index" if value(report, "student@index") is not None else "student"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from recdistill.data.split import SplitSpec
 from recdistill.data.split import split as split_log
 from recdistill.distill.spec import LabelsSpec, TermSpec
 from recdistill.models.recipe import Teacher, TeacherSpec
-from recdistill.models.spec import ExternalSpec, Fitted, ModelSpec, StudentSpec, TrainSpec
+from recdistill.models.spec import ExternalSpec, Fitted, ModelSpec, StudentSpec, TrainSpec, settings_of
 from recdistill.report import ReportSpec
 from recdistill.store import Step, write_text
 from recdistill.types import Artifact, Log, Manifest, quiet
@@ -129,9 +129,7 @@ def fit(
     """
     settings = train.model_dump(exclude=set() if terms else {"list_users"})
     config: dict[str, Any] = {"model": model, "train": settings, "distill": list(terms)}
-    if student is not None and terms:
-        config |= {"task": student.task, "guide": student.guide, "partner": student.partner}
-        config |= {"start": student.start} if student.start != "random" else {}
+    config |= settings_of(student) if student is not None and terms else {}
     config |= ({"fold": fold} if fold else {}) | ({"keep": True} if keep else {})
     inputs = data.inputs | ({"labels": labels.fingerprint} if labels is not None and terms else {})
 
@@ -139,15 +137,12 @@ def fit(
         from recdistill.fit import fit as fit_model
         from recdistill.folds import Fold, lacking
         from recdistill.labels import open_labels
-        from recdistill.teaching import Teaching
+        from recdistill.teaching import teaching_of
 
         teaching = None
         if labels is not None and terms:
             taught = open_labels(labels.path, teacher=labels.manifest.inputs["teacher"])
-            teaching = Teaching(terms=terms, labels=taught)
-            if student is not None:
-                own = {"task": student.task, "guide": student.guide, "partner": student.partner}
-                teaching = replace(teaching, **own, start=student.start)
+            teaching = teaching_of(student, terms, taught)
         dataset = data.read()
         return fit_model(
             lacking(dataset, Fold(*fold)) if fold else dataset,

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from recdistill.distill.schedule import Part
 from recdistill.distill.spec import ListTermSpec, TermSpec
 from recdistill.distill.spec_draws import Trajectory
 from recdistill.guide import Ask, Guide, Walk
-from recdistill.models.spec import GuideSpec, ModelSpec
+from recdistill.models.spec import GuideSpec, ModelSpec, SelectSpec, StageSpec, StudentSpec
 from recdistill.types import Dataset, Labels
 from recdistill.world import World
 
@@ -25,6 +26,36 @@ class Teaching:
     partner: ModelSpec | None = None
     task: float = 1.0  # weight of the student's own loss
     start: Literal["random", "teacher"] = "random"  # what the student's tables begin with
+    items: Literal["learned", "folded"] = "learned"  # which items of the student's serve
+    stages: Sequence[StageSpec] = ()  # in which not everything of the student learns
+    select: SelectSpec | None = None  # what turns terms on and off
+
+
+def teaching_of(student: StudentSpec | None, terms: Sequence[TermSpec], labels: Labels) -> Teaching:
+    """Return what `student` is taught by; a model that is none, such as an assistant, by terms and labels alone."""
+    if student is None:
+        return Teaching(terms=terms, labels=labels)
+    return Teaching(
+        terms=terms,
+        labels=labels,
+        guide=student.guide,
+        partner=student.partner,
+        task=student.task,
+        start=student.start,
+        items=student.items,
+        stages=student.stages,
+        select=student.select,
+    )
+
+
+def parts(teaching: Teaching | None, epochs: int) -> list[Part]:
+    """Return the parts of a training of so many epochs in which not everything of the student learns."""
+    found, gone = list[Part](), 0.0
+    for stage in () if teaching is None else teaching.stages:
+        gone += stage.epochs
+        moves = {side: side in stage.moves for side in ("users", "items")}
+        found.append(Part(until=gone / epochs, task=stage.task, **moves))
+    return found
 
 
 def make_guide(

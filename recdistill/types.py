@@ -58,6 +58,18 @@ class Interactions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Synthetic:
+    """Histories that nobody had, as rows of a log of their own, and whom they come from."""
+
+    interactions: Interactions  # row s is history s, by time, then item
+    parents: Int  # [S,2] users whose items are in it; the second is -1 where there is but one
+    mu: NDArray[np.float64]  # [S] the share of the first parent, 1 where there is but one
+
+    def __len__(self) -> int:
+        return len(self.parents)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
     """The encoded feature columns of one side; code 0 means missing or unknown."""
 
@@ -115,6 +127,7 @@ class Labels:
     extra: Mapping[str, tuple[NDArray[Any], ...]] = field(default_factory=dict)
     vectors: Vectors | None = None  # of an encoder teacher, on request: their inner product is the score
     by_item: Labels | None = None  # on request: the users that the teacher ranks first for each item, as "items"
+    transfer: tuple[Labels, Synthetic] | None = None  # on request: lists of histories that nobody had, and these
 
     @property
     def depth(self) -> int:
@@ -226,7 +239,7 @@ class Batch:
     past: Past  # of each row
     count: float  # targets of the global batch, divided by the ranks: what a sum of losses is divided by
     tasks: Mapping[str, Tensor] = field(default_factory=dict)  # by head, [B]: what was declared of the positive
-    list_users: Tensor  # [R] users whose teacher lists, or vectors, are compared; none without distillation
+    list_users: Tensor  # [R] users whose teacher lists, or vectors, are compared, -1 of what is nobody's; or none
     list_past: Past  # of each of them
     lesson: Lesson = Lesson()
 

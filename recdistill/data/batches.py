@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from recdistill.data.sequences import Sequences, cut
+from recdistill.data.sequences import Sequences, cut, joined
 from recdistill.errors import DataError
 from recdistill.types import Batch, Candidates, Interactions, Lesson, Past
 from recdistill.world import World
@@ -41,8 +41,10 @@ class Teaches(Protocol):
         """Bring what the student ranks first up to date where it is time to; collective."""
         ...
 
-    def draw(self, step: int, users: Tensor, items: Tensor, world: World, generator: Generator) -> Lesson:
-        """Return this rank's part of what is compared for `users` [R] and `items` [Q]."""
+    def draw(
+        self, step: int, users: Tensor, items: Tensor, world: World, generator: Generator, histories: Tensor
+    ) -> Lesson:
+        """Return this rank's part of what is compared for `users` and `histories` [R together], and `items` [Q]."""
         ...
 
     def of_batch(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Iterator[tuple[str, Candidates]]:
@@ -66,6 +68,8 @@ class Sampler:
     item_dropout: float = 0.0  # share of a window's past items that a step hides
     tasks: Mapping[str, Tensor] = field(default_factory=dict)  # by head, [n]: what is declared of each interaction
     list_users: int = 0  # rows of the global batch that teacher lists are drawn for
+    transfer: Sequences | None = None  # histories that nobody had, whose lists are compared too
+    transfer_rows: int = 0  # how many of `list_users` they are
     lessons: Teaches | None = None
 
     @property
@@ -112,17 +116,18 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
             past = cut(_hide(past, sampler.item_dropout, generator), mine)
             positive, count = wanted[mine], int((wanted >= 0).sum())
         negatives = _negatives(sampler, users, keys, generator)
-        list_users, lesson = nobody, Lesson()
+        chosen, histories, lesson = nobody, nobody, Lesson()
         if sampler.lessons is not None:
             asked, count_items = sampler.lessons, sampler.list_users if sampler.lessons.asks_items else 0
-            chosen = take(2, step, sampler.list_users, train.num_users) if asked.asks_users else nobody
+            chosen, histories = _compared(sampler, take, step)
             items = known[take(5, step, count_items, len(known))] if count_items else nobody
-            lesson = asked.draw(step, chosen, items, world, generator)
+            lesson = asked.draw(step, chosen, items, world, generator, histories)
             shown = negatives[mine] if sampler.own_negatives else negatives
             if windows is None:
                 own = dict(asked.of_batch(users[mine], positive, shown))
                 lesson = replace(lesson, candidates={**lesson.candidates, **own})
-            lesson, list_users = moved(lesson, world.device), chosen[world.slice(len(chosen))]
+            lesson = moved(lesson, world.device)
+        list_users, list_past = _listed(sampler, chosen, histories, world)
         return Batch(
             step=step,
             users=users[mine].to(world.device),
@@ -132,7 +137,7 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
             count=count / world.size,
             tasks={name: told[rows[mine]].to(world.device) for name, told in sampler.tasks.items()},
             list_users=list_users.to(world.device),
-            list_past=sampler.sequences.latest(list_users, sampler.history).to(world.device),
+            list_past=list_past.to(world.device),
             lesson=lesson,
         )
 
@@ -155,6 +160,29 @@ def _walk(seed: int) -> Callable[[int, int, int, int], Tensor]:
         return order(kind, step // each, total)[at % total]
 
     return take
+
+
+def _compared(sampler: Sampler, take: Callable[[int, int, int, int], Tensor], step: int) -> tuple[Tensor, Tensor]:
+    """Return the users whose lists a step compares, and the histories; what is drawn of one is nothing to the other."""
+    users = histories = torch.zeros(0, dtype=torch.int64)
+    if sampler.lessons is not None and sampler.lessons.asks_users:
+        users = take(2, step, sampler.list_users - sampler.transfer_rows, sampler.train.num_users)
+        if sampler.transfer is not None:
+            histories = take(6, step, sampler.transfer_rows, len(sampler.transfer.indptr) - 1)
+    return users, histories
+
+
+def _listed(sampler: Sampler, chosen: Tensor, histories: Tensor, world: World) -> tuple[Tensor, Past]:
+    """Return this rank's part of whose lists are compared, and what is read of them: users, then histories as -1.
+
+    Each part is cut by itself, so that all ranks hold as many of both.
+    """
+    users = chosen[world.slice(len(chosen))]
+    past = sampler.sequences.latest(users, sampler.history)
+    if sampler.transfer is None:
+        return users, past
+    own = histories[world.slice(len(histories))]
+    return torch.cat([users, torch.full_like(own, -1)]), joined(past, sampler.transfer.latest(own, sampler.history))
 
 
 def _negatives(sampler: Sampler, users: Tensor, keys: Tensor, generator: Generator) -> Tensor:

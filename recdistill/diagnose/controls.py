@@ -67,14 +67,20 @@ def another_user(items: Int, scores: Float, seed: int) -> Told:
     return Told(items[source], scores[source])
 
 
-def population_mean(
-    items: Int, scores: Float, residual: Values | Float, users: Int, *, num_items: int, seen: Interactions | None
-) -> Told:
-    """Return one list for everybody: the mean of the teacher's chances over users, its logarithm as scores.
+class Population(NamedTuple):
+    """What a teacher says of everybody; of several blocks of users both add up."""
 
-    `items`, `scores` [n,K] are of `users` [n], `residual` [n] the logsumexp of the teacher's scores outside each list.
-    With `seen`, what a user has seen is left out of that user's list, and the mean of an item is over the users who
-    have not seen it: what many have seen would fall else. Items in nobody's list are in no list here either.
+    mass: Values  # [I] sum over users of the item's chance
+    could: Int  # [I] users with a list who may be shown the item
+
+
+def population(
+    items: Int, scores: Float, residual: Values | Float, users: Int, *, num_items: int, seen: Interactions | None
+) -> Population:
+    """Return the chances that the labels `items`, `scores` [n,K] of `users` [n] give each item, and to how many.
+
+    `residual` [n] is the logsumexp of the teacher's scores outside each list. With `seen`, what a user has seen does
+    not count for that user.
     """
     there = items >= 0
     known = there.any(1)
@@ -87,12 +93,35 @@ def population_mean(
         listed[users[known]] = True
         could -= np.bincount(np.asarray(seen.items)[listed[seen.users()]], minlength=num_items)
     mass = np.bincount(items[there], chance[there], minlength=num_items)
-    mean = np.log(mass / np.maximum(could, 1), out=np.full(num_items, NEVER), where=mass > 0).astype(np.float32)
+    return Population(mass.astype(np.float64, copy=False), could)
+
+
+def mean_scores(of: Population) -> Float:
+    """Return the logarithm of each item's mean chance over those who may be shown it, [I]; NEVER of an unlisted one."""
+    never = np.full(len(of.mass), NEVER)
+    return np.log(of.mass / np.maximum(of.could, 1), out=never, where=of.mass > 0).astype(np.float32)
+
+
+def one_list(mean: Float, users: Int, depth: int, *, seen: Interactions | None) -> Told:
+    """Return the `depth` best items by `mean` [I] for each of `users` [n], but for what they have seen."""
     everybody = np.ones((users.max(initial=-1) + 1 if seen is None else seen.num_users, 1), np.float32)
-    found = exact_topk(everybody, mean[:, None], items.shape[1], seen=seen, rows=users)
+    found = exact_topk(everybody, mean[:, None], depth, seen=seen, rows=users)
     best, score = found.items.numpy(), found.scores.numpy()
     kept = (best >= 0) & (score > NEVER)
     return Told(np.where(kept, best, -1), np.where(kept, score, np.float32(-np.inf)))
+
+
+def population_mean(
+    items: Int, scores: Float, residual: Values | Float, users: Int, *, num_items: int, seen: Interactions | None
+) -> Told:
+    """Return one list for everybody: the mean of the teacher's chances over users, its logarithm as scores.
+
+    Takes what `population` takes. With `seen`, what a user has seen is left out of that user's list, and the mean of an
+    item is over the users who have not seen it: what many have seen would fall else. Items in nobody's list are in no
+    list here either.
+    """
+    of = population(items, scores, residual, users, num_items=num_items, seen=seen)
+    return one_list(mean_scores(of), users, items.shape[1], seen=seen)
 
 
 def uniform(items: Int, scores: Float, seed: int) -> Told:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from recdistill.distill.ranks import summed
 from recdistill.models.encoders import unit
+from recdistill.models.gradients import scaled_gradient
 from recdistill.types import Candidates, Space
 
 EVERY = 16  # steps between two measurements of gradients, each of which costs about half a backward pass
@@ -44,6 +44,22 @@ class Head(nn.Module):
         return unit(self.item(scaled_gradient(items, self.gradient)), self.space)
 
 
+class Exit(nn.Module):
+    """The last hidden layer itself, against the item vectors that serve: a tower that ends a layer early."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.space: Space = space
+
+    def user_side(self, shared: Tensor) -> Tensor:
+        """Return the hidden layer as a user's vector, [n,D]."""
+        return unit(shared, self.space)
+
+    def item_side(self, items: Tensor) -> Tensor:
+        """Return the vectors of items as they serve, [n,D]."""
+        return items
+
+
 def adapt(network: nn.Module, candidates: Candidates) -> tuple[Tensor, Candidates]:
     """Return the loss of a network that adapts the teacher's logits to what users took, and what it makes of them.
 
@@ -57,22 +73,6 @@ def adapt(network: nn.Module, candidates: Candidates) -> tuple[Tensor, Candidate
     each = binary_cross_entropy_with_logits(logits.masked_fill(~known, 0.0), taken, reduction="none")
     loss = (each * known).sum(1) / known.sum(1).clamp(min=1)
     return loss.mean(), replace(candidates, teacher=logits.detach())
-
-
-def scaled_gradient(x: Tensor, factor: float) -> Tensor:
-    """Return `x`; its gradient is multiplied by `factor`."""
-    return _Scaled.apply(x, factor)
-
-
-class _Scaled(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:  # pyrefly: ignore
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # pyrefly: ignore
-        return gradients[0] * ctx.factor, None
 
 
 class Balance(nn.Module):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recdistill.distill import align
-from recdistill.distill.auxiliary import Head
+from recdistill.distill.auxiliary import Exit, Head
 from recdistill.distill.catalogue import against_rest
 from recdistill.distill.graph import smooth
 from recdistill.distill.terms import AlignTerm, ListTerm, key
@@ -79,7 +79,7 @@ def list_scores(
             student = against_rest(left, next(given), candidates.items[:, :-1], *candidates.seen)
         elif term.gradient is not None:
             assert encoded is not None
-            head = cast(Head, own[f"{key(term)}_head"])
+            head = cast(Head | Exit, own[f"{key(term)}_head"])
             left = head.user_side(encoded.shared[seat.own if term.in_batch else seat.listed])
             right = head.item_side(next(given))
             if term.in_batch:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recdistill.distill import blend, draws, grouped, guided, losses, partial, rectify, targets
+from recdistill.distill import blend, draws, grouped, guided, losses, partial, paths, rectify, targets
 from recdistill.distill.schedule import Curve, risen
 from recdistill.distill.signals import treatment
 from recdistill.distill.spec import AlignTermSpec, ListTermSpec, TermSpec
@@ -46,6 +46,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "pairwise": losses.pairwise,
     "grouped_kl": grouped.grouped_kl,
     "hinge_mse": grouped.hinge_mse,
+    "path": paths.path,
 }
 TARGETS: dict[str, Callable[..., Any]] = {
     "rank": targets.rank,
@@ -127,7 +128,8 @@ def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int, 
         half_way=next((t.step for t in spec.target if t.kind == "half_way"), None),
         auto=any(t.kind == "blend" and t.teacher == "auto" for t in spec.target),
         signal=None if spec.signal is None else treatment(spec.signal.model_dump(), curve.epochs),
-        gradient=None if spec.head is None else spec.head.gradient,
+        gradient=1.0 if spec.exit else None if spec.head is None else spec.head.gradient,
+        exit=spec.exit,
         adapted=next(((t.hidden, t.loss) for t in spec.target if isinstance(t, Adapted)), None),
     )
 

@@ -122,7 +122,7 @@ def sampled_pl(student: Tensor, candidates: Candidates, *, samples: int, tempera
     n = candidates.ranked
     valid = scored(candidates)[:, :n]
     keys = candidates.teacher[:, :n].detach().double() / temperature
-    keys = keys.unsqueeze(1) + _gumbel(candidates, samples)
+    keys = keys.unsqueeze(1) + gumbel(candidates, samples)
     order = keys.masked_fill(~valid.unsqueeze(1), -torch.inf).argsort(dim=2, descending=True, stable=True)
     shape = (-1, samples, -1)
     scores = student[:, :n].unsqueeze(1).expand(shape).gather(2, order)
@@ -221,6 +221,7 @@ COUNTS: dict[str, Callable[[Candidates], Tensor]] = {
     "hard_bce": _one,
     "pairwise": lambda c: _pairs(c).sum(1),
     "grouped_kl": _one,
+    "path": _one,
     "hinge_mse": lambda c: scored(c).sum(1),
 }
 
@@ -271,7 +272,7 @@ class _PartialOrder(torch.autograd.Function):
         return weight * share, None, weight * torch.exp(below + before[..., -1:])
 
 
-def _gumbel(candidates: Candidates, samples: int) -> Tensor:
+def gumbel(candidates: Candidates, samples: int) -> Tensor:
     """Return Gumbel noise of the ranked items, a hash of the row's set of items, the sample and the item: [R,S,K]."""
     items = candidates.items
     row = _mixed(items).sum(1)  # as a set: the order does not change it, nor does padding, since -1 gives 0

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from recdistill.data.sequences import joined
 from recdistill.distill import align, task_losses
-from recdistill.distill.auxiliary import Balance, Head, adapt
+from recdistill.distill.actor import Actor
+from recdistill.distill.auxiliary import Balance, Exit, Head, adapt
 from recdistill.distill.compare import Seat, align_values, asked_items, list_scores, live
+from recdistill.distill.schedule import Part, part_at
 from recdistill.distill.targets import Adapted
 from recdistill.distill.terms import AlignTerm, ListTerm, Term, key
 from recdistill.models.encoders import MF, Encoded, Encoder, Group, TwoTower, encode
@@ -52,10 +54,12 @@ class Objective(nn.Module):
         widths: Widths = NONE,
         partner: Encoder | Ranker | None = None,
         task: float = 1.0,
+        parts: Sequence[Part] = (),
+        actor: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model, self.partner = model, partner
-        self.loss, self.num_items, self.task = loss, num_items, task
+        self.loss, self.num_items, self.task, self.parts = loss, num_items, task, parts
         self.listing = [term for term in terms if isinstance(term, ListTerm)]
         self.aligning = [term for term in terms if isinstance(term, AlignTerm)]
         self.heads = heads  # a ranker's further heads: name -> weight of its loss
@@ -63,10 +67,15 @@ class Objective(nn.Module):
         space: Space = "dot" if isinstance(model, Ranker) else model.space
         self.own = nn.ModuleDict(_modules(terms, widths, space))
         self.balance = Balance([term.name for term in terms if term.balance])
+        self.actor = None if actor is None else Actor([term.name for term in terms], **actor)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the losses by name, each weighted and averaged over this rank's rows."""
         lesson = batch.lesson
+        part = part_at(self.parts, lesson.at)
+        if self.parts and isinstance(self.model, MF | TwoTower):
+            users_table, items_table = cast(Any, self.model.user), cast(Any, self.model.item)
+            users_table.still, items_table.still = not part.users, not part.items
         users, past, seat = self._seated(batch)
         places = batch.positives >= 0 if batch.positives.dim() == 2 else None
         wanted = batch.positives if places is None else batch.positives[places]
@@ -100,7 +109,10 @@ class Objective(nn.Module):
         values = self._list_values(compared, batch)
         if encoded is not None:
             values |= align_values(self.aligning, batch, seat, self.listing, encoded, self.own)
-        return found | self._weighed(values, found["task"], encoded, batch)
+        found |= self._weighed(values, found["task"], encoded, batch)
+        if self.actor is not None and self.training:
+            self.actor.hear(found["task"].detach(), batch.step)
+        return found if part.task else found | {"task": 0.0 * found["task"]}
 
     @property
     def _temperature(self) -> float:
@@ -146,10 +158,12 @@ class Objective(nn.Module):
         """Return each term's value times its weight, its part of the schedule, and what balances it with the task."""
         if encoded is not None and self.balance.names and self.training:
             self.balance.update(task, values, (encoded.shared, encoded.found), batch.step)
-        found = {}
+        found = dict[str, Tensor]()
         for term in (*self.listing, *self.aligning):
             weight = term.weight * batch.lesson.curves.get(term.name, 1.0)
             scale = self.balance.scale(term.name) if term.balance else 1.0
+            if self.actor is not None:
+                scale = scale * self.actor.scale(term.name)
             found[term.name] = weight * scale * values[term.name]
             if (extra := f"{term.name}.adapter") in values:
                 assert isinstance(term, ListTerm)
@@ -171,7 +185,9 @@ def _modules(terms: Sequence[Term], widths: Widths, space: Space) -> dict[str, n
             taught = {"users": widths.users, "items": widths.items}
             own |= {f"{key(term)}_{side}": align.build(term.loss, widths.student, taught[side]) for side in term.sides}
             continue
-        if term.gradient is not None:
+        if term.exit:
+            own[f"{key(term)}_head"] = Exit(space)
+        elif term.gradient is not None:
             own[f"{key(term)}_head"] = Head(widths.shared, widths.student, term.gradient, space)
         if term.adapted is not None:
             own[f"{key(term)}_adapted"] = Adapted(term.adapted[0])

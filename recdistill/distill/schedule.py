@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -25,6 +26,24 @@ class Curve:
     def switched(self, share: float) -> float:
         """Return 1 where the second form of the loss is on, else 0."""
         return float(share * self.epochs >= self.switch)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of a training in which not everything learns."""
+
+    until: float  # share of the training at which it ends
+    users: bool = True  # whether the table of users learns
+    items: bool = True
+    task: bool = True  # whether the student's own loss counts
+
+
+WHOLE = Part(until=1.0)
+
+
+def part_at(parts: Sequence[Part], share: float) -> Part:
+    """Return the first of `parts` that has not ended when `share` of the training is done; after all, everything."""
+    return next((part for part in parts if share < part.until), WHOLE)
 
 
 def risen(share: float, hottest: float) -> float:

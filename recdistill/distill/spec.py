@@ -11,6 +11,7 @@ from recdistill.distill.spec_draws import Draw
 from recdistill.distill.spec_lists import ListLoss
 from recdistill.distill.spec_signals import Signal
 from recdistill.distill.spec_targets import Target
+from recdistill.distill.spec_transfer import Transfer
 from recdistill.spec import Spec
 
 
@@ -52,6 +53,9 @@ class LabelsSpec(Spec):
     calibration: Literal["none", "temperature", "platt"] = "none"
     """What the scores are fitted to on held-out data: the chance of an item as the next of a list (temperature), or the
     chance that the user takes it at all (platt), in a time as long as the validation part's."""
+    # One that is not used leaves the name of the labels as it was before there were any.
+    transfer: Annotated[Transfer | None, Field(exclude_if=lambda transfer: transfer is None)] = None
+    """Histories that nobody had, listed too, for a student that reads one: what the teacher does between users."""
 
 
 class Auxiliary(Spec):
@@ -94,6 +98,8 @@ class ListTermSpec(_Term):
     signal: Annotated[Signal | None, Field(exclude_if=lambda signal: signal is None)] = None
     """What a row counts, or at which temperature it is compared, as the student and the teacher stand to it; left out,
     all rows alike."""
+    exit: Annotated[bool, Field(exclude_if=lambda early: not early)] = False
+    """The student's last hidden layer is compared, against the item vectors that serve: a tower that may end early."""
     head: Auxiliary | None = None
     """Left out, the scores that serve are compared."""
     compat: Literal["mean", "sum"] = "mean"

@@ -158,6 +158,16 @@ class HingeMSE(Spec):
     """The temperature that training begins with; it falls to 1, evenly over the epochs."""
 
 
+class Path(Spec):
+    """Squared difference of the log-chances of each next item, along an order drawn from the student (path
+    consistency)."""
+
+    needs: ClassVar[ScoreSpace] = "logit"
+    kind: Literal["path"] = "path"
+    length: PositiveInt = 10
+    temperature: PositiveFloat = 1.0
+
+
 ListLoss = Annotated[
     SoftmaxKL
     | ListCE
@@ -172,6 +182,7 @@ ListLoss = Annotated[
     | HardBCE
     | Pairwise
     | GroupedKL
-    | HingeMSE,
+    | HingeMSE
+    | Path,
     Field(discriminator="kind"),
 ]

@@ -59,6 +59,7 @@ class ListTerm:
     balance: bool = False
     curve: Curve = field(default_factory=Curve)
     gradient: float | None = None  # of the term's own head as it reaches the shared vectors; None: it has none
+    exit: bool = False  # the last hidden layer is what is compared
     adapted: tuple[int, float] | None = None  # hidden width and loss weight of the network that adapts the teacher
     dynamic: Callable[[float], float] | None = None  # what the loss is told of how far the training is
 

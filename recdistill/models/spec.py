@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -167,6 +167,25 @@ class GuideSpec(Spec):
     """Epochs."""
 
 
+class StageSpec(Spec):
+    """A part of a student's training in which not everything learns."""
+
+    epochs: PositiveFloat
+    moves: tuple[Literal["users", "items"], ...] = ("users", "items")
+    """The tables that learn."""
+    task: bool = True
+    """Whether the student's own loss counts; without it, nothing of what users took is read but by the terms."""
+
+
+class SelectSpec(Spec):
+    """A policy that turns terms on and off, and keeps those after which the student's own loss falls."""
+
+    every: PositiveInt = 50
+    """Steps of a turn."""
+    rate: PositiveFloat = 20.0
+    """Of the policy: a reward is a share of the loss, a few hundredths at most."""
+
+
 Partner = Annotated[MFSpec | TwoTowerSpec | LightGCNSpec | RankerSpec, Field(discriminator="kind")]
 
 
@@ -182,6 +201,13 @@ class StudentSpec(Spec):
     start: Literal["random", "teacher"] = "random"
     """What the tables begin with; teacher: the dimensions in which the teacher's scores vary most, for an mf in dot
     space. The scratch twin begins at random."""
+    items: Literal["learned", "folded"] = "learned"
+    """folded: what serves are the teacher's own items, cut to the student's width by the map from its users to the
+    teacher's; for an mf in dot space."""
+    stages: tuple[StageSpec, ...] = ()
+    """The first parts of the training, one after another; after them everything learns. Terms have their own phase."""
+    select: SelectSpec | None = None
+    """Left out, every term counts all the time."""
     guide: GuideSpec = GuideSpec()
     partner: Partner | None = None
     """A model that learns the same task in the same steps, and that terms of `teacher: partner` listen to."""
@@ -200,3 +226,13 @@ class Fitted:
 
     spec: ModelSpec
     artifact: Artifact
+
+
+def settings_of(student: StudentSpec) -> dict[str, Any]:
+    """Return with what else than its model and its `train` a distilled student is trained, by name.
+
+    A setting that came later is named only where it is used, so that what was made before keeps its name.
+    """
+    known = {"task": student.task, "guide": student.guide, "partner": student.partner}
+    plain = {"start": "random", "items": "learned", "stages": (), "select": None}
+    return known | {name: getattr(student, name) for name, value in plain.items() if getattr(student, name) != value}

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from recdistill.models.gradients import scaled_gradient
 from recdistill.world import World, backend
 
 Optimizer = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
@@ -46,6 +47,8 @@ class PlainTable(nn.Module):
 class Table(nn.Module):
     """A table that `distribute` shards: one TorchRec EmbeddingBagCollection, created without memory."""
 
+    still = False  # whether it learns nothing; it is looked up, and exchanged between ranks, as ever
+
     def __init__(self, name: str, rows: int, dim: int) -> None:
         super().__init__()
         from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, PoolingType
@@ -62,7 +65,8 @@ class Table(nn.Module):
         from torchrec import KeyedJaggedTensor
 
         lengths = torch.ones_like(rows) if lengths is None else lengths
-        return self.ebc(KeyedJaggedTensor.from_lengths_sync([self.name], rows, lengths)).values()
+        found = self.ebc(KeyedJaggedTensor.from_lengths_sync([self.name], rows, lengths)).values()
+        return scaled_gradient(found, 0.0) if self.still else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recdistill.transfer.gates import pool
-from recdistill.transfer.histories import Synthetic, padded, places
-from recdistill.types import Int, Interactions
+from recdistill.transfer.histories import padded, places
+from recdistill.types import Int, Interactions, Synthetic
 
 Gain = NDArray[np.floating]
 

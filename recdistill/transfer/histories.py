@@ -8,28 +8,15 @@ is a function of the log and the generator: numpy's `Generator(Philox(seed))` gi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recdistill.data.order import mixed
 from recdistill.folds import pick
-from recdistill.types import Int, Interactions
+from recdistill.types import Int, Interactions, Synthetic
 
 Share = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Synthetic:
-    """Histories as rows of a log of their own, and whom they come from."""
-
-    interactions: Interactions  # row s is history s, by time, then item
-    parents: Int  # [S,2] users whose items are in it; the second is -1 where there is but one
-    mu: Share  # [S] the share of the first parent, 1 where there is but one
-
-    def __len__(self) -> int:
-        return len(self.parents)
 
 
 def dropout(train: Interactions, rate: float, copies: int, generator: np.random.Generator) -> Synthetic:

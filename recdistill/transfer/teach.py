@@ -11,14 +11,14 @@ from torch import Tensor
 
 from recdistill.data.sequences import Sequences
 from recdistill.labels import Lister
+from recdistill.members import lined, lined_vectors
 from recdistill.models.encoders import Encoder, unit
 from recdistill.models.pairs import PairScorer
 from recdistill.models.ranker import Ranker
 from recdistill.scoring import PAIRS_OF_PLACES, USERS_PER_BLOCK
 from recdistill.teachers import encoder_lister, scored_lister
 from recdistill.topk import Precision, blocks
-from recdistill.transfer.histories import Synthetic
-from recdistill.types import Float, Int
+from recdistill.types import Float, Int, Synthetic
 
 
 @torch.inference_mode()
@@ -47,16 +47,19 @@ def history_lister(
     history: int,
     depth: int,
     *,
+    exclude: bool = True,
     rest: int = 0,
     precision: Precision = "fp32",
+    line: tuple[float, float] = (1.0, 0.0),
 ) -> Lister:
     """Return the function from rows [n] of `synthetic` to an encoder's best `depth` items that they do not hold.
 
     items [I,D] are its vectors (`scoring.scaled`), history how many items it reads; `rest` uniform samples of what is
-    outside the list. The vectors of all rows are computed here, the lists where they are asked for, in blocks.
+    outside the list. Without `exclude` what a history holds may be listed too. Scores go through the `line`, of scale
+    and shift. The vectors of all rows are computed here, the lists where they are asked for, in blocks.
     """
-    users = history_vectors(model, synthetic, history)
-    return encoder_lister(users, items, depth, synthetic.interactions, rest=rest, precision=precision)
+    sides = lined_vectors(history_vectors(model, synthetic, history), items, *line)
+    return encoder_lister(*sides, depth, synthetic.interactions if exclude else None, rest=rest, precision=precision)
 
 
 def ranker_history_lister(
@@ -66,12 +69,15 @@ def ranker_history_lister(
     depth: int,
     *,
     num_items: int,
+    exclude: bool = True,
     rest: int = 0,
     dtype: torch.dtype = torch.float32,
+    line: tuple[float, float] = (1.0, 0.0),
 ) -> Lister:
     """Return the function from rows [n] of `synthetic` to a ranker's best `depth` items that they do not hold.
 
-    It scores the whole catalogue for each, computed in `dtype`; features of users are hidden with their ids.
+    It scores the whole catalogue for each, computed in `dtype`; features of users are hidden with their ids. Without
+    `exclude` what a history holds may be listed too; scores go through the `line`, of scale and shift.
     """
     sequences, pairs_of = Sequences.of(synthetic.interactions), PairScorer(model, num_items, dtype)
 
@@ -79,4 +85,5 @@ def ranker_history_lister(
         nobody = torch.full((len(rows),), -1)
         return pairs_of(nobody, sequences.latest(torch.from_numpy(rows), history), asked)
 
-    return scored_lister(score, num_items, depth, seen=synthetic.interactions, rest=rest)
+    seen = synthetic.interactions if exclude else None
+    return scored_lister(lined(score, *line), num_items, depth, seen=seen, rest=rest)

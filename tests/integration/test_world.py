@@ -104,6 +104,23 @@ def test_two_processes_that_hold_windows_of_unlike_lengths_draw_the_curve_of_one
     assert points[0][0]["task"] > points[0][-1]["task"]
 
 
+def test_two_processes_taught_histories_that_nobody_had_draw_the_curve_of_one(tiny):
+    train = {"epochs": 2, "batch": 512, "negatives": 64}
+    teacher = {"model": {"kind": "two_tower", "dim": 16, "history": 8}, "train": train}
+    labels = {"depth": 30, "transfer": {"kind": "dropout", "rate": 0.5, "share": 0.25}}
+    config = tiny.config("transfer", registry=None, features=None, teacher=teacher, labels=labels)
+    words, points = ("run", config, "--json", "--until"), []
+    for processes, layout in ((1, "auto"), (2, "row_wise")):
+        store = f"transfer/{processes}"
+        if processes == 2:  # lists of the same scores: see lend_labels
+            shutil.copytree(tiny.home / "transfer" / "1" / "labels", tiny.home / store / "labels")
+        sets = ("student", "--set", f"exec.store={store}", "--set", f"exec.tables={layout}")
+        process = tiny(*words, *sets, processes=processes)
+        assert process.returncode == 0, process.stdout + process.stderr
+        points.append(curves(tiny, json.loads(process.stdout), store))
+    assert_same_curves(*points)
+
+
 def test_what_two_processes_began_one_goes_on_with(tiny, done, config):
     """The student's second checkpoint is the last thing its two processes leave; one process ends the run."""
     store = "two/left"

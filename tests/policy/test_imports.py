@@ -34,10 +34,22 @@ LEVELS = (
     }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
     | {"candidates", "coverage", "shards", "beside"}
-    | {"guide", "keeper", "lessons", "start", "taught", "teaching"}
+    | {"guide", "keeper", "lessons", "settle", "parts", "start", "taught", "teaching"}
     | {"folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"},
-    {"plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
-    | {"config", "checks", "checks_taught", "checks_teacher", "checks_terms", "stages", "measure", "methods"},
+    {"diagnosis", "diagnosis_controls", "diagnosis_form", "diagnosis_lists", "diagnosis_page", "diagnosis_scores"}
+    | {"diagnosis_stages", "diagnosis_view", "diagnosis_voices", "diagnosis_words"}
+    | {"plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
+    | {
+        "config",
+        "checks",
+        "checks_taught",
+        "checks_teacher",
+        "checks_terms",
+        "checks_transfer",
+        "stages",
+        "measure",
+        "methods",
+    },
 )
 WALLS = {
     "torchrec": {"recdistill/world.py", "recdistill/models/tables.py"},

@@ -12,7 +12,7 @@ import torch
 from recdistill.data.batches import Sampler, make_batches, reject
 from recdistill.data.sequences import Sequences
 from recdistill.errors import DataError
-from recdistill.lessons import cut
+from recdistill.parts import cut
 from recdistill.types import Candidates, Interactions, Labels, Lesson
 from recdistill.world import World
 
@@ -52,7 +52,7 @@ class Shown:
     def prepare(self, step):
         pass
 
-    def draw(self, step, users, items, world, generator):  # noqa: ARG002
+    def draw(self, step, users, items, world, generator, histories):  # noqa: ARG002
         listed, scores = map(torch.from_numpy, LABELS.take(users.numpy()))
         noise = torch.randint(ITEMS, (len(users), 2), generator=generator)
         teacher = torch.nn.functional.pad(scores, (0, 2))

@@ -10,6 +10,7 @@ from recdistill.config import ExecSpec
 from recdistill.distill.spec import LabelsSpec, ListTermSpec
 from recdistill.distill.spec_draws import StudentTop, Top
 from recdistill.distill.spec_lists import PlackettLuce
+from recdistill.distill.spec_transfer import Dropout, Splice
 from recdistill.models.recipe import Teacher
 from recdistill.models.spec import Fitted, GuideSpec, MFSpec, StudentSpec, TrainSpec
 from recdistill.stages import Data, Run, fit, label
@@ -72,9 +73,17 @@ def test_labels_are_of_one_version_of_their_teacher(run: Run, monkeypatch: pytes
     assert labels(run) != before
 
 
-@pytest.mark.parametrize("setting", [{"depth": 50}, {"vectors": True}, {"item_depth": 20}, {"trajectory": 3}])
+@pytest.mark.parametrize(
+    "setting", [{"depth": 50}, {"vectors": True}, {"item_depth": 20}, {"trajectory": 3}, {"transfer": Dropout()}]
+)
 def test_labels_are_what_they_hold(run: Run, setting):
     assert labels(run, LabelsSpec(**setting)) != labels(run)
+
+
+def test_labels_are_of_the_histories_that_are_listed_beside_users(run: Run):
+    every = [None, Dropout(), Dropout(rate=0.5), Dropout(copies=2), Dropout(seed=2), Dropout(share=0.1), Splice()]
+    assert len({labels(run, LabelsSpec(transfer=one)) for one in every}) == len(every)
+    assert "transfer" not in LabelsSpec().model_dump()  # or all labels that were made before would have another name
 
 
 def test_how_long_labels_are_good_for_is_no_part_of_them(run: Run):

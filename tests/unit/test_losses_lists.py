@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 import torch
 
-from recdistill.distill import compose, grouped, losses
+from recdistill.distill import compose, grouped, losses, paths
 from recdistill.distill.spec_lists import ListLoss
 from recdistill.types import Candidates
 
@@ -36,6 +36,7 @@ LOSSES = {
     "hard_bce.dynamic": partial(losses.hard_bce, decay=2.0, sharpness=0.1, dynamic=1.0, num_items=50),
     "pairwise": losses.pairwise,
     "grouped_kl": in_thirds,
+    "path": partial(paths.path, length=3, temperature=1.5),
     "hinge_mse": partial(grouped.hinge_mse, margin=0.1, dynamic=0.8),
 }
 LEVEL = {"soft_bce", "normalised_ce", "logit_mse", "hard_bce", "hard_bce.dynamic"}  # read how high all scores are
@@ -229,7 +230,7 @@ def test_counts_are_what_the_means_were_divided_by():
     teacher[:, 6] = -torch.inf
     one = Candidates(items=items, teacher=teacher, ranked=4)
     found = {kind: losses.counts(kind, one).tolist() for kind in losses.COUNTS}
-    for kind in ("softmax_kl", "list_ce", "gated_kl", "normalised_ce", "hard_bce", "grouped_kl"):
+    for kind in ("softmax_kl", "list_ce", "gated_kl", "normalised_ce", "hard_bce", "grouped_kl", "path"):
         assert found.pop(kind) == [1, 1]
     for kind in ("plackett_luce", "sampled_pl", "independent"):
         assert found.pop(kind) == [3, 3]

@@ -1,0 +1,130 @@
+"""The label store of histories that nobody had: made from the log, listed by the teacher, kept beside their lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recdistill.data.sequences import Sequences
+from recdistill.distill.spec import LabelsSpec
+from recdistill.distill.spec_transfer import Splice, Transfer
+from recdistill.ensemble import read_recipe
+from recdistill.errors import ConfigError, DataError
+from recdistill.fit import load
+from recdistill.labels import Layout, Lister, write_histories
+from recdistill.members import lined_vectors
+from recdistill.models.build import Model, history_length
+from recdistill.models.ranker import Ranker
+from recdistill.models.recipe import Teacher
+from recdistill.scoring import scaled, vectors
+from recdistill.shards import Share, finish, write_shards
+from recdistill.store import aside
+from recdistill.transfer.histories import dropout, longest, mates, shares, splice
+from recdistill.transfer.teach import history_lister, history_vectors, ranker_history_lister
+from recdistill.types import Dataset, Float, Int, Interactions, Log, Synthetic
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One model that can be asked about a history, how many items of it it reads, and the line of its scores."""
+
+    model: Model
+    history: int
+    line: tuple[float, float]  # scale and shift
+
+
+def write_transfer(
+    dataset: Dataset,
+    teacher: Teacher,
+    spec: LabelsSpec,
+    transfer: Transfer,
+    out: Path,
+    users: Layout,
+    log: Log,
+    *,
+    share: Share | None,
+    whole: bool,
+) -> dict[str, Any]:
+    """Write what `teacher` says of the histories of `transfer` to the label store `out`, cut as that of `users` is.
+
+    The shards of `share` (none if None), and its end if `whole`: the histories, which every process makes alike, and
+    the teacher's vectors of them where `spec` keeps vectors. Returns the facts of the whole store, or what
+    `write_shards` says of its part. Raises ConfigError if the teacher cannot be asked, DataError if nobody has a
+    history.
+    """
+    told = one_model(dataset, teacher)
+    synthetic = histories(dataset.train, transfer, told.history)
+    if not len(synthetic):
+        fix = "lower log.min_user, or leave labels.transfer out"
+        raise DataError("nobody has a history to make others from", where="labels.transfer", fix=fix)
+    layout = replace(users, num_users=len(synthetic), along=(0, 0, 0))
+    out.mkdir(exist_ok=True)
+
+    def make() -> Lister:
+        return lister(dataset, told, synthetic, spec)
+
+    written = write_shards(out, layout, make, log, share) if share is not None else {}
+    if not whole:
+        return written
+    write_histories(out, synthetic)
+    if spec.vectors:
+        assert not isinstance(told.model, Ranker)
+        sides = history_vectors(told.model, synthetic, told.history), items_of(dataset, told)
+        with aside(out / "users.npy") as file, file.open("wb") as handle:
+            np.save(handle, np.ascontiguousarray(lined_vectors(*sides, *told.line)[0], dtype=np.float32))
+    made = {**transfer.model_dump(), "history": told.history, "rows": len(synthetic)}
+    return finish(out, layout, {"side": "histories", "transfer": made}, synthetic.interactions)
+
+
+def histories(train: Interactions, transfer: Transfer, history: int) -> Synthetic:
+    """Return the histories that `transfer` asks for: a function of the log, its settings, and what the teacher reads.
+
+    What is spliced is the last `history` items of each user, so that its share of the two is that of what is read; the
+    times of both end together. A part of a round of pairs is a random one.
+    """
+    generator = np.random.Generator(np.random.Philox(transfer.seed))
+    if not isinstance(transfer, Splice):
+        return dropout(train, transfer.rate, transfer.copies, generator)
+    users = int((np.diff(train.indptr) > 0).sum())
+    rows, partners = max(round(transfer.rows * users), min(users, 1)), list[Int]()
+    for left in range(rows, 0, -max(users, 1)):
+        pairs = mates(train, generator)
+        partners.append(pairs[np.sort(generator.permutation(len(pairs))[:left])])
+    both = np.concatenate([np.zeros((0, 2), np.int64), *partners])
+    mu = shares(len(both), generator, transfer.concentration)
+    return splice(longest(train, history), both, mu, generator, aligned=True)
+
+
+def one_model(dataset: Dataset, teacher: Teacher) -> Told:
+    """Return the model of `teacher`; raises ConfigError unless it is one, and reads a history."""
+    recipe = read_recipe(teacher)
+    history = history_length(teacher.models[0].spec) if teacher.models else 0
+    if len(recipe.members) != 1 or teacher.folds or not history:
+        what = "needs a teacher that is one model and reads a history: nobody else can be asked about one"
+        raise ConfigError(what, where="labels.transfer", fix="leave it out, or take a two_tower, sequence or ranker")
+    fitted, line = teacher.models[recipe.members[0].model], (recipe.scale, recipe.shift)
+    return Told(load(fitted.spec, dataset, fitted.artifact.path, recipe.members[0].weights), history, line)
+
+
+def lister(dataset: Dataset, told: Told, synthetic: Synthetic, spec: LabelsSpec) -> Lister:
+    """Return the lists that the model gives `synthetic`, as `spec` wants those of users."""
+    how = {"exclude": spec.exclude_seen, "rest": spec.rest, "line": told.line}
+    if isinstance(told.model, Ranker):
+        dtype = torch.bfloat16 if spec.compute == "bf16" else torch.float32
+        size = dataset.num_items
+        return ranker_history_lister(
+            told.model, synthetic, told.history, spec.depth, num_items=size, dtype=dtype, **how
+        )
+    items = items_of(dataset, told)
+    return history_lister(told.model, items, synthetic, told.history, spec.depth, precision=spec.compute, **how)
+
+
+def items_of(dataset: Dataset, told: Told) -> Float:
+    """Return an encoder's vectors of the items, [I,D]."""
+    assert not isinstance(told.model, Ranker)
+    found = vectors(told.model, dataset, Sequences.of(dataset.train), told.history)
+    return scaled(found, told.model.temperature)[1]

@@ -1,0 +1,114 @@
+"""A tower that may end a layer early: the hidden layer against the item vectors that serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from recdistill.config import load_config
+from recdistill.distill.compose import make_term
+from recdistill.distill.objective import Objective, Widths
+from recdistill.distill.spec import ListTermSpec
+from recdistill.distill.spec_draws import Top
+from recdistill.distill.spec_lists import SoftmaxKL
+from recdistill.errors import ConfigError
+from recdistill.models.encoders import TwoTower, unit
+from recdistill.models.tables import PlainTable
+from recdistill.types import Batch, Candidates, Lesson, Past
+
+USERS, ITEMS, DIM = 6, 9, 4
+NONE = torch.zeros(0, dtype=torch.int64)
+
+
+def tower(space="cosine"):
+    torch.manual_seed(0)
+    settings = {"dim": DIM, "hidden": (DIM,), "id_dropout": 0.0, "space": space, "temperature": 0.5}
+    made = TwoTower(PlainTable, num_users=USERS, num_items=ITEMS, **settings)
+    for table in (made.user, made.item):
+        table.weight.data.normal_()
+        table.weight.requires_grad_(True)
+    made.layers[0].bias.data.fill_(2.0)  # so that the rectifier lets most through
+    return made
+
+
+BATCH = Batch(
+    users=torch.tensor([0, 3]),
+    positives=torch.tensor([7, 2]),
+    negatives=torch.tensor([1, 5]),
+    past=Past(items=torch.tensor([[1, 2], [4, -1]])),
+    count=2.0,
+    list_users=torch.tensor([1, 2]),
+    list_past=Past(items=torch.tensor([[3, -1], [0, 5]])),
+)
+GIVEN = Candidates(
+    items=torch.tensor([[3, 8, 1], [0, 6, 5]]), teacher=torch.tensor([[2.0, 1.0, 0.0], [1.0, 0.5, 0.0]]), ranked=3
+)
+
+
+def term(early=True):
+    return make_term(ListTermSpec(weight=1.0, draw=(Top(k=3),), loss=SoftmaxKL(), exit=early), 0)
+
+
+def value(model, one):
+    objective = Objective(model, loss="softmax", num_items=ITEMS, terms=[one], widths=Widths(DIM, DIM))
+    return objective(
+        Batch(**{f: getattr(BATCH, f) for f in BATCH.__slots__} | {"lesson": Lesson(candidates={one.name: GIVEN})})
+    )[one.name]
+
+
+@pytest.mark.parametrize("space", ["cosine", "dot"])
+def test_it_compares_the_hidden_layer(space):
+    model = tower(space)
+    shared, items = model.trunk(BATCH.list_users, BATCH.list_past, torch.arange(ITEMS))
+    left, right = unit(shared, space), unit(items, space)
+    scores = (left.unsqueeze(1) * right[GIVEN.items]).sum(2) / 0.5
+    expected = term().loss(scores, GIVEN).mean()
+    torch.testing.assert_close(value(model, term()), expected)
+    assert not torch.isclose(value(model, term(early=False)), expected)
+
+
+def test_the_layer_behind_it_gets_no_gradient_and_those_before_it_do():
+    model = tower()
+    value(model, term()).backward()
+    assert model.layers[1].weight.grad is None
+    assert model.layers[0].weight.grad.any()
+    assert model.user.weight.grad.any()
+    assert model.item.weight.grad.any()
+
+
+GOOD = """\
+name: tiny
+log: {path: log.parquet, user: u, item: i, time: t}
+teacher:
+  model: {kind: mf, dim: 16}
+  train: {epochs: 3}
+labels: {depth: 50}
+student:
+  model: {kind: two_tower, dim: 8, hidden: [16, 8]}
+  train: {epochs: 3}
+distill:
+  - {kind: list, weight: 1, exit: true, draw: [{kind: top, k: 5}], loss: {kind: softmax_kl}}
+report: {k: [10]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("sets", "reason"),
+    [
+        ([], ""),
+        (["student.model.hidden=[16]"], "student.model.hidden that ends in 8"),
+        (["student.model={kind: mf, dim: 8}"], "student.model.hidden that ends in 8"),
+        (["distill.0.head={gradient: 1.0}"], "has no effect: with exit"),
+    ],
+)
+def test_a_tower_without_such_a_layer_is_refused(tmp_path: Path, sets, reason):
+    path = tmp_path / "run.yaml"
+    path.write_text(GOOD)
+    if not reason:
+        load_config(path, sets)
+        return
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, sets)
+    assert any(reason in problem.reason for problem in caught.value.problems), caught.value
