@@ -88,8 +88,6 @@ def stages_possible(config: Config) -> Iterator[Finding]:
     stages, at = student.stages, ("student", "stages")
     if not stages:
         return
-    if not config.distill:
-        yield at, "has no effect without distill; leave it out"
     if (gone := sum(stage.epochs for stage in stages)) > student.train.epochs:
         yield at, f"take {gone:g} epochs, and training ends after {student.train.epochs}: raise student.train.epochs"
     stops = [i for i, stage in enumerate(stages) if set(stage.moves) != {"users", "items"}]
@@ -134,6 +132,14 @@ def selection_possible(config: Config) -> Iterator[Finding]:
         yield ("student", "select"), "chooses among terms, and there is not more than one: leave it out"
 
 
+def ladder_climbed(config: Config) -> Iterator[Finding]:
+    """A ladder is climbed at refreshes, of which there must be one before the training ends."""
+    student = config.student
+    if student.ladder is not None and student.guide.refresh >= student.train.epochs:
+        reason = f"is climbed every student.guide.refresh epochs, {student.guide.refresh}: never in this training"
+        yield ("student", "ladder"), reason
+
+
 def _asks_taken(term: ListTermSpec) -> tuple[str | int, ...] | None:
     """Return where a term asks what the user took, None where it does not."""
     for k, target in enumerate(term.target):
@@ -152,4 +158,5 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     stages_possible,
     selection_possible,
     exits_there,
+    ladder_climbed,
 )

@@ -164,7 +164,7 @@ def partner_heard(config: Config) -> Iterator[Finding]:
 def student_taught(config: Config) -> Iterator[Finding]:
     """Settings of a distilled student do nothing to one that is taught nothing."""
     student = config.student
-    for name in ("task", "start", "items", "select", "guide", "partner"):
+    for name in ("task", "start", "items", "stages", "select", "ladder", "guide", "partner"):
         if name in student.model_fields_set and not config.distill:
             yield ("student", name), "has no effect without distill; leave it out"
     if student.start == "teacher" and (student.model.kind != "mf" or student.model.space != "dot"):
@@ -179,6 +179,7 @@ def student_taught(config: Config) -> Iterator[Finding]:
         for term in lists
         for draw in term.draw
     )
+    follows = follows or student.ladder is not None
     if config.distill and "guide" in config.student.model_fields_set and not follows:
         yield ("student", "guide"), "has no effect: no draw follows the student's own lists"
 

@@ -22,7 +22,7 @@ from recdistill.types import Dataset, Int, Log, quiet
 
 HELD_OUT = "held-out"
 UNSCORED = "the teacher gives lists and no scores of the catalogue, so there is no divergence, slope, spectrum or noise"
-NO_HISTORY = "no model reads a history, so that there are no augmented lists"
+NO_HISTORY = "no augmented lists: no model reads a history, or the teacher cannot be asked about one it has not seen"
 NO_BETA = "one teacher temperature was taught: --temperatures trains students of others, which make a frontier"
 NO_VECTORS = "gradient noise and flatness are of models with vectors, which the student has not"
 

@@ -74,7 +74,7 @@ def fit(
     def ask() -> dict[str, tuple[Float, Float]]:
         return model_vectors(model.gather(), spec, teaching, dataset, sequences)
 
-    lessons = None if teaching is None else _lessons(teaching, dataset, settings, sampler, out, world, ask)
+    lessons = _lessons(teaching, dataset, spec, settings, sampler, out, world, ask)
     if lessons is not None:
         sampler = _taught(sampler, lessons, settings, world)
     model = _distributed(dataset, spec, settings, lessons, teaching, world, layout)
@@ -193,18 +193,21 @@ def _starts(spec: ModelSpec, teaching: Teaching | None) -> dict[str, Rows]:
 
 
 def _lessons(
-    teaching: Teaching,
+    teaching: Teaching | None,
     dataset: Dataset,
+    spec: ModelSpec,
     settings: TrainSpec,
     sampler: Sampler,
     out: Path,
     world: World,
     ask: Ask,
-) -> Lessons:
+) -> Lessons | None:
     """Return what is drawn for each step; a partner that reads a history has the batches bring it along."""
+    if teaching is None:
+        return None
     counts = torch.bincount(torch.from_numpy(np.array(dataset.train.items)), minlength=dataset.num_items)
     terms = make_terms(teaching.terms, num_items=dataset.num_items, epochs=settings.epochs, counts=counts)
-    guide = make_guide(teaching, dataset, out, world, ask, sampler.steps_per_epoch)
+    guide = make_guide(teaching, dataset, out, world, ask, sampler.steps_per_epoch, getattr(spec, "temperature", 1.0))
     history = max(sampler.history, 0 if teaching.partner is None else history_length(teaching.partner))
     steps = settings.epochs * sampler.steps_per_epoch
     return make_lessons(dataset, teaching.labels, terms, guide, sampler.sequences, history, steps)

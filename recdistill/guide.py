@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recdistill import ladder
 from recdistill.distill import trajectory
 from recdistill.store import aside
 from recdistill.topk import exact_topk
@@ -18,7 +20,7 @@ from recdistill.types import Float, Int, Interactions, Labels
 from recdistill.world import World
 
 USERS = 4096  # whose lists along the trainings are in memory at once
-Found = dict[str, NDArray[np.int32]]
+Found = dict[str, NDArray[Any]]
 Ask = Callable[[], Mapping[str, tuple[Float, Float]]]
 """The vectors of every user and item as they are now, of the `student` and, where there is one, its `partner`."""
 
@@ -34,6 +36,15 @@ class Walk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rungs:
+    """How the users whose lists are compared become fewer, a cut at each refresh."""
+
+    keep: float  # share that is left at the end
+    steps: int  # cuts
+    temperature: float  # of the student's scores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Guide:
     """The student's lists as of the last refresh, in files beside the checkpoints: a resumed run reads the same."""
 
@@ -46,6 +57,8 @@ class Guide:
     item_depth: int = 0  # of the lists of users for each item; 0: none are needed
     labels: Labels | None = None
     walk: Walk | None = None
+    rungs: Rungs | None = None
+    follows: bool = True  # whether somebody reads the lists, and not the record alone
     now: Found = field(default_factory=dict)
     at: list[int] = field(default_factory=list)  # the step of the last refresh
 
@@ -87,6 +100,10 @@ class Guide:
         """Return the one list that the teachers' lists make at each user's place in their trainings, [R,k]."""
         return self._rows("fused", users)
 
+    def kept(self) -> Tensor | None:
+        """Return the users whose lists are still compared, in rising order; None for all of them."""
+        return torch.from_numpy(self.now["kept"].astype(np.int64)) if "kept" in self.now else None
+
     def _rows(self, name: str, rows: Int) -> Tensor | None:
         return torch.from_numpy(self.now[name][rows].astype(np.int64)) if name in self.now else None
 
@@ -98,13 +115,15 @@ class Guide:
 
         def work() -> None:
             found: Found = {}
-            for name, (users, items) in vectors.items():
+            for name, (users, items) in vectors.items() if self.follows else ():
                 found[name] = _lists(users, items, self.depth, self.train)
             if self.item_depth:
                 users, items = vectors["student"]
                 found["by_item"] = _lists(items, users, self.item_depth, turned(self.train, len(items)))
             if self.walk is not None and self.labels is not None:
                 found["places"], found["fused"] = self._moved(found["student"], step)
+            if self.rungs is not None:
+                found |= self._condensed(vectors["student"], step)
             with aside(self._file(step)) as file, file.open("wb") as handle:
                 np.savez(handle, **found)  # pyrefly: ignore
 
@@ -137,6 +156,25 @@ class Guide:
             places.append(at.numpy().astype(np.int32))
             lists.append(trajectory.fused(along, at, self.walk.k).numpy().astype(np.int32))
         return np.concatenate(places), np.concatenate(lists)
+
+    def _condensed(self, vectors: tuple[Float, Float], step: int) -> dict[str, NDArray[Any]]:
+        """Return who is left after this refresh's cut, and the record of how unsure the student was of each."""
+        assert self.rungs is not None
+        users, items = vectors
+        count, times = len(users), step // self.every
+        if not times:  # nothing has been learned yet, and nobody is left out
+            return {
+                "kept": np.arange(count, dtype=np.int32),
+                "record": np.zeros(count),
+                "looks": np.zeros(count, dtype=np.int64),
+            }
+        with np.load(self._file(step - self.every)) as found:
+            kept, record, looks = (found[name].copy() for name in ("kept", "record", "looks"))
+        best = exact_topk(users, items, min(self.depth, len(items)), seen=self.train, rows=kept.astype(np.int64))
+        record[kept] += ladder.doubts(best.scores.numpy() / self.rungs.temperature)
+        looks[kept] += 1
+        sizes = ladder.rungs(count, keep=self.rungs.keep, steps=self.rungs.steps, most=times)
+        return {"kept": ladder.left(record, looks, kept, sizes[-1]), "record": record, "looks": looks}
 
 
 def turned(train: Interactions, num_items: int) -> Interactions:

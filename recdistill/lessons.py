@@ -57,6 +57,10 @@ class Lessons:
         """Return how long the teacher's vectors are that users and items are compared with; 0 where none are."""
         return next(((left.shape[1], right.shape[1]) for left, right in self.tables.values()), (0, 0))
 
+    def kept(self) -> Tensor | None:
+        """Return the users whose lists are compared now; None for all of them."""
+        return None if self.guide is None else self.guide.kept()
+
     def prepare(self, step: int) -> None:
         """Bring what the student ranks first up to date where it is time to; collective."""
         if self.guide is not None:

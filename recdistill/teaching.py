@@ -10,8 +10,8 @@ from typing import Literal
 from recdistill.distill.schedule import Part
 from recdistill.distill.spec import ListTermSpec, TermSpec
 from recdistill.distill.spec_draws import Trajectory
-from recdistill.guide import Ask, Guide, Walk
-from recdistill.models.spec import GuideSpec, ModelSpec, SelectSpec, StageSpec, StudentSpec
+from recdistill.guide import Ask, Guide, Rungs, Walk
+from recdistill.models.spec import GuideSpec, LadderSpec, ModelSpec, SelectSpec, StageSpec, StudentSpec
 from recdistill.types import Dataset, Labels
 from recdistill.world import World
 
@@ -29,6 +29,7 @@ class Teaching:
     items: Literal["learned", "folded"] = "learned"  # which items of the student's serve
     stages: Sequence[StageSpec] = ()  # in which not everything of the student learns
     select: SelectSpec | None = None  # what turns terms on and off
+    ladder: LadderSpec | None = None  # how the users whose lists are compared become fewer
 
 
 def teaching_of(student: StudentSpec | None, terms: Sequence[TermSpec], labels: Labels) -> Teaching:
@@ -45,6 +46,7 @@ def teaching_of(student: StudentSpec | None, terms: Sequence[TermSpec], labels: 
         items=student.items,
         stages=student.stages,
         select=student.select,
+        ladder=student.ladder,
     )
 
 
@@ -59,12 +61,24 @@ def parts(teaching: Teaching | None, epochs: int) -> list[Part]:
 
 
 def make_guide(
-    teaching: Teaching, dataset: Dataset, out: Path, world: World, ask: Ask, steps_per_epoch: int
+    teaching: Teaching,
+    dataset: Dataset,
+    out: Path,
+    world: World,
+    ask: Ask,
+    steps_per_epoch: int,
+    temperature: float = 1.0,
 ) -> Guide | None:
-    """Return what keeps the student's lists up to date, None where no draw follows them."""
+    """Return what keeps the student's lists up to date, None where nobody follows them.
+
+    `temperature` is what the student's products are divided by to be its scores.
+    """
     guided = [term for term in teaching.terms if follows(term)]
-    if not guided:
+    if not guided and teaching.ladder is None:
         return None
+    rungs = None
+    if teaching.ladder is not None:
+        rungs = Rungs(keep=teaching.ladder.keep, steps=teaching.ladder.steps, temperature=temperature)
     by_item = any(isinstance(term, ListTermSpec) and term.side == "items" for term in guided)
     draws = [draw for term in guided if isinstance(term, ListTermSpec) for draw in term.draw]
     walk = next((draw for draw in draws if isinstance(draw, Trajectory)), None)
@@ -77,6 +91,8 @@ def make_guide(
         every=teaching.guide.refresh * steps_per_epoch,
         item_depth=teaching.guide.depth if by_item else 0,
         labels=teaching.labels,
+        rungs=rungs,
+        follows=bool(guided),
         walk=None if walk is None else Walk(k=walk.k, alpha=walk.alpha, decay=walk.decay, every=walk.every),
     )
 

@@ -37,6 +37,10 @@ class Teaches(Protocol):
         """Say whether a term compares the first of the batch's negatives."""
         ...
 
+    def kept(self) -> Tensor | None:
+        """Return the users whose lists are compared now; None for all of them."""
+        ...
+
     def prepare(self, step: int) -> None:
         """Bring what the student ranks first up to date where it is time to; collective."""
         ...
@@ -166,7 +170,9 @@ def _compared(sampler: Sampler, take: Callable[[int, int, int, int], Tensor], st
     """Return the users whose lists a step compares, and the histories; what is drawn of one is nothing to the other."""
     users = histories = torch.zeros(0, dtype=torch.int64)
     if sampler.lessons is not None and sampler.lessons.asks_users:
-        users = take(2, step, sampler.list_users - sampler.transfer_rows, sampler.train.num_users)
+        kept, wanted = sampler.lessons.kept(), sampler.list_users - sampler.transfer_rows
+        users = take(2, step, wanted, sampler.train.num_users if kept is None else len(kept))
+        users = users if kept is None else kept[users]
         if sampler.transfer is not None:
             histories = take(6, step, sampler.transfer_rows, len(sampler.transfer.indptr) - 1)
     return users, histories

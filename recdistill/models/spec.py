@@ -177,6 +177,15 @@ class StageSpec(Spec):
     """Whether the student's own loss counts; without it, nothing of what users took is read but by the terms."""
 
 
+class LadderSpec(Spec):
+    """Users whose lists are compared become fewer, one cut at each refresh of student.guide: the unsure ones stay."""
+
+    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the users that is left."""
+    steps: PositiveInt = 6
+    """Equal cuts down to it."""
+
+
 class SelectSpec(Spec):
     """A policy that turns terms on and off, and keeps those after which the student's own loss falls."""
 
@@ -208,6 +217,8 @@ class StudentSpec(Spec):
     """The first parts of the training, one after another; after them everything learns. Terms have their own phase."""
     select: SelectSpec | None = None
     """Left out, every term counts all the time."""
+    ladder: LadderSpec | None = None
+    """Left out, the lists of all users are compared, all the time."""
     guide: GuideSpec = GuideSpec()
     partner: Partner | None = None
     """A model that learns the same task in the same steps, and that terms of `teacher: partner` listen to."""
@@ -234,5 +245,5 @@ def settings_of(student: StudentSpec) -> dict[str, Any]:
     A setting that came later is named only where it is used, so that what was made before keeps its name.
     """
     known = {"task": student.task, "guide": student.guide, "partner": student.partner}
-    plain = {"start": "random", "items": "learned", "stages": (), "select": None}
+    plain = {"start": "random", "items": "learned", "stages": (), "select": None, "ladder": None}
     return known | {name: getattr(student, name) for name, value in plain.items() if getattr(student, name) != value}

@@ -49,6 +49,9 @@ class Shown:
 
     asks_users, asks_items, asks_batch = True, False, False
 
+    def kept(self):
+        return None
+
     def prepare(self, step):
         pass
 

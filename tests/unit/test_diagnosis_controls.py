@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pydantic import TypeAdapter
 
 from recdistill.diagnose.chances import log_softmax
 from recdistill.diagnosis_controls import control_terms, cooled_terms, write_control
+from recdistill.diagnosis_stages import _best
 from recdistill.distill.compose import make_terms
 from recdistill.distill.spec import TermSpec
 from recdistill.labels import BY_ITEM, Layout, Lists, open_labels, write_shard
@@ -162,3 +164,15 @@ def test_a_control_is_the_same_bytes_again(labels, tmp_path: Path) -> None:
     names = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert [(first / n).read_bytes() for n in names] == [(second / n).read_bytes() for n in names]
     assert json.loads((first / "labels.json").read_text())["control"] == "strangers"
+
+
+def test_a_control_has_the_weight_that_suits_it_best() -> None:
+    valid = {0.1: 0.2, 0.3: 0.4, 1.0: 0.4, 3.0: None}
+
+    def students(factor: float, *, first: bool) -> list[SimpleNamespace]:
+        assert first
+        facts = {"valid_ndcg_at_10": valid[factor]}
+        return [SimpleNamespace(artifact=SimpleNamespace(manifest=SimpleNamespace(facts=facts)))]
+
+    assert _best(SimpleNamespace(students=students), tuple(valid)) == 0.3
+    assert _best(SimpleNamespace(students=None), (2.0,)) == 2.0  # nothing to choose, so nothing is trained for it
