@@ -43,15 +43,15 @@ quickstart: $(STAMP)
 	@test -d data/quickstart || $(BIN)/recdistill synth data/quickstart
 	$(BIN)/recdistill run configs/quickstart.yaml
 
-# What starts processes of its own waits for them: beside it the rest of the tests find a core.
+# Two halves that take about as long, one for each core of a small machine.
 test: $(STAMP)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-parts test-whole
 
 test-parts: $(STAMP)
-	$(BIN)/python -m pytest -q tests/unit tests/contract tests/policy
+	$(BIN)/python -m pytest -q tests/unit tests/contract tests/policy tests/e2e
 
 test-whole: $(STAMP)
-	$(BIN)/python -m pytest -q tests/e2e tests/integration
+	$(BIN)/python -m pytest -q tests/integration
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

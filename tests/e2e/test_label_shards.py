@@ -33,7 +33,7 @@ def alone(tiny):
     """Labels of one process, and the store before them, which each test has for itself."""
     config = tiny.config("sharded", **SECTIONS)
     said(tiny("run", config, "--until", "teacher", "--json"))
-    for name in ("several", "killed", "foreign", "old"):
+    for name in ("several", "struck", "foreign", "old"):
         shutil.copytree(tiny.home / "runs" / "store", tiny.home / name / "store")
     outcome = said(tiny("label", config, "--json"))
     row = next(row for row in outcome["stages"] if row["stage"] == "labels")
@@ -76,22 +76,22 @@ def test_shares_of_several_processes_make_the_same_labels(tiny, alone):
 
 
 def test_a_killed_share_goes_on_and_the_end_waits_for_it(tiny, alone):
-    assert label(tiny, alone, "killed", "--shard", "1/2", kill=r"partial/labels-00004\.arrow$") == -9
-    there = half(tiny, "killed", alone)
+    assert label(tiny, alone, "struck", "--shard", "1/2", kill=r"partial/labels-00004\.arrow$") == -9
+    there = half(tiny, "struck", alone)
     assert sorted(file.name for file in there.glob("labels*")) == ["labels-00000.arrow", "labels-00002.arrow"]
     assert len(list(there.glob(".labels-00004*.tmp"))) == 1
     before = {file.name: file.stat().st_mtime_ns for file in there.glob("labels*")}
 
-    refused = label(tiny, alone, "killed", "--finalize", code=5)
+    refused = label(tiny, alone, "struck", "--finalize", code=5)
     assert "5 of 7 shards are missing: 1, 3-6" in refused["error"]
     assert "--shard i/n" in refused["error"]
 
-    assert label(tiny, alone, "killed", "--shard", "1/2")["labels"]["written"] == [4, 6]
+    assert label(tiny, alone, "struck", "--shard", "1/2")["labels"]["written"] == [4, 6]
     assert {name: (there / name).stat().st_mtime_ns for name in before} == before
-    assert "3 of 7 shards are missing: 1, 3, 5" in label(tiny, alone, "killed", "--finalize", code=5)["error"]
+    assert "3 of 7 shards are missing: 1, 3, 5" in label(tiny, alone, "struck", "--finalize", code=5)["error"]
     # What is left is done by a plain run, which also finishes.
-    outcome = said(tiny("run", alone.config, "--json", "--set", "exec.store=killed/store", "--until", "labels"))
-    path = tiny.at("labels", outcome["stages"][-1], "killed/store")
+    outcome = said(tiny("run", alone.config, "--json", "--set", "exec.store=struck/store", "--until", "labels"))
+    path = tiny.at("labels", outcome["stages"][-1], "struck/store")
     assert bytes_of(path) == bytes_of(alone.path)
 
 
