@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from recdistill.checks_teacher import all_terms
-from recdistill.distill.spec import ListTermSpec
+from recdistill.distill.spec import ListTermSpec, trusts
 from recdistill.distill.spec_targets import of_the_step
 
 if TYPE_CHECKING:
@@ -132,6 +132,26 @@ def selection_possible(config: Config) -> Iterator[Finding]:
         yield ("student", "select"), "chooses among terms, and there is not more than one: leave it out"
 
 
+def reliability_known(config: Config) -> Iterator[Finding]:
+    """How far the teacher is right is measured where somebody asks, of a teacher that scores everything."""
+    asked = [(i, t) for i, t in enumerate(config.distill) if isinstance(t, ListTermSpec) and trusts(t)]
+    for i, term in asked:
+        if config.labels.reliability is None:
+            reason = "asks how far the teacher is right, which nobody measures: set labels.reliability: 4"
+            yield ("distill", i), reason
+        if term.side == "items" or term.teacher != "labels":
+            yield ("distill", i), "asks how far the teacher is right about users: of the labels' lists of items alone"
+    if config.labels.reliability is None:
+        return
+    at = ("labels", "reliability")
+    if not asked:
+        yield at, "has no effect: no target blend or signal reads it; leave it out"
+    if config.teacher.model.kind in ("ranker", "external") or config.teacher.folds:
+        yield at, "needs a teacher that scores everything and has seen no held-out item: an encoder, without folds"
+    if config.labels.transfer is not None:
+        yield at, "is of users, and histories that nobody had are nobody's: leave one of the two out"
+
+
 def ladder_climbed(config: Config) -> Iterator[Finding]:
     """A ladder is climbed at refreshes, of which there must be one before the training ends."""
     student = config.student
@@ -159,4 +179,5 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     selection_possible,
     exits_there,
     ladder_climbed,
+    reliability_known,
 )

@@ -19,11 +19,12 @@ from recdistill.members import Ready
 from recdistill.models.build import history_length
 from recdistill.models.recipe import Teacher
 from recdistill.models.spec import Fitted
-from recdistill.scoring import vectors
+from recdistill.scoring import Scorer, encoder_scorer, vectors
 from recdistill.shards import Share, finish, write_shards
 from recdistill.teachers import encoder_lister, scored_lister
 from recdistill.topk import Precision
 from recdistill.transfer.store import write_transfer
+from recdistill.trust import trust, write_trust
 from recdistill.types import Dataset, Interactions, Log
 
 
@@ -74,16 +75,26 @@ def label_data(
         return with_trajectory(plain, moments(dataset, teacher, spec.trajectory, layout.along[2], reads, seen))
 
     written = write_shards(out, layout, lister, log, share) if share is not None else {}
-    if whole and (spec.vectors or spec.item_depth):
+    if whole and (spec.vectors or spec.item_depth or spec.reliability):
         made = ready_teacher(dataset, teacher, Sequences.of(dataset.train), seen, whole=True, compute=spec.compute)
         if spec.vectors:
             write_vectors(out, made)
         if spec.item_depth:
             write_by_item(out, made, layout, spec.item_depth, seen)
+        if spec.reliability:
+            found, facts["reliability"] = trust(dataset, made.score, _finder(dataset, scratch), spec.reliability)
+            write_trust(out, found)
     if spec.transfer is None:
         return finish(out, layout, facts, dataset.train) if whole else written
     told = write_transfer(dataset, teacher, spec, spec.transfer, out / TRANSFER, layout, log, share=share, whole=whole)
     return _both(out, layout, facts, dataset.train, told) if whole else _together(written, told)
+
+
+def _finder(dataset: Dataset, scratch: Fitted) -> Scorer:
+    """Return what the scratch student says, of everything."""
+    model = load(scratch.spec, dataset, scratch.artifact.path)
+    found = vectors(model, dataset, Sequences.of(dataset.train), history_length(scratch.spec))
+    return encoder_scorer(found.users, found.items)
 
 
 def _both(

@@ -171,7 +171,9 @@ class Lessons:
             assert self.labels is not None
             found, scores = map(torch.from_numpy, self._taken(rows))
             fused = None if guide is None else guide.fused(rows)
-            return Lists(found, scores, seen, student=mine, fused=fused, groups=self.groups.get(groups))
+            said = self.labels.trust
+            trust = None if said is None else torch.from_numpy(said[rows])
+            return Lists(found, scores, seen, mine, fused, groups=self.groups.get(groups), trust=trust)
         taught, teaches = (mine, other) if teacher == "partner" else (other, mine)
         teaches = torch.zeros(len(users), 0, dtype=torch.int64) if teaches is None else teaches
         nothing = torch.full(teaches.shape, -torch.inf)

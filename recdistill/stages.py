@@ -202,7 +202,7 @@ def label(data: Data, teacher: Teacher, scratch: Fitted, spec: LabelsSpec, run: 
         config["external"] = teacher.external.model_dump(exclude={"path"})
         inputs["file"] = _digest(teacher.external, run)
     inputs["teacher"] = teacher.fingerprint or inputs["file"]
-    if teacher.ranks and spec.candidates is not None and spec.candidates.ann:
+    if (teacher.ranks and spec.candidates is not None and spec.candidates.ann) or spec.reliability:
         inputs["scratch"] = scratch.artifact.fingerprint
     step = Step("labels", 3, config, inputs, resumes=True)
     stamp = {"step": step.fingerprint, "teacher": inputs["teacher"]}

@@ -126,6 +126,7 @@ class Labels:
     # [<= per_shard,R]. See `Lists` in labels.py.
     extra: Mapping[str, tuple[NDArray[Any], ...]] = field(default_factory=dict)
     vectors: Vectors | None = None  # of an encoder teacher, on request: their inner product is the score
+    trust: Float | None = None  # [U], on request: how far each user is trusted to the teacher
     by_item: Labels | None = None  # on request: the users that the teacher ranks first for each item, as "items"
     transfer: tuple[Labels, Synthetic] | None = None  # on request: lists of histories that nobody had, and these
 
@@ -181,6 +182,7 @@ class Candidates:
     gate: Tensor | None = None  # [R] share of the second of a draw's two lists
     taken: Tensor | None = None  # [R,K] which of them the row's user took
     parts: Tensor | None = None  # [R,K] the part of the list each is in, from 0
+    trust: Tensor | None = None  # [R] how far the teacher is to be trusted, in [0, 1]
     seen: tuple[Tensor, Tensor] | None = None  # rows and items that are none of the rest, where its last column is that
 
 

@@ -29,6 +29,16 @@ def blend(candidates: Candidates, *, teacher: float | Tensor) -> Candidates:
     return replace(candidates, teacher=torch.where(known, mixed, -torch.inf))
 
 
+def trusted(candidates: Candidates) -> Candidates:
+    """Return the `blend` in which each row's share of the teacher is how far it is to be trusted.
+
+    ValueError for candidates that do not say it, or not what was taken. Lukasik et al. (TMLR 2022).
+    """
+    if candidates.trust is None:
+        raise ValueError("these candidates do not say how far the teacher is to be trusted")
+    return blend(candidates, teacher=candidates.trust.unsqueeze(1))
+
+
 def best_weight(student: Tensor, candidates: Candidates) -> Tensor:
     """Return the w in [0, 1] at which the teacher takes most noise out of a step's gradient at the scores: a number.
 

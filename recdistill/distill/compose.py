@@ -13,7 +13,7 @@ from torch import Tensor
 from recdistill.distill import blend, draws, grouped, guided, losses, partial, paths, rectify, targets
 from recdistill.distill.schedule import Curve, risen
 from recdistill.distill.signals import treatment
-from recdistill.distill.spec import AlignTermSpec, ListTermSpec, TermSpec
+from recdistill.distill.spec import AlignTermSpec, ListTermSpec, TermSpec, trusts
 from recdistill.distill.spec_targets import Adapted, of_the_step
 from recdistill.distill.terms import AlignTerm, ListTerm, Term
 from recdistill.types import Candidates
@@ -126,6 +126,7 @@ def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int, 
         parts=0 if grouped is None else grouped.parts,
         similar=next((t.temperature for t in spec.target if t.kind == "sim"), None),
         half_way=next((t.step for t in spec.target if t.kind == "half_way"), None),
+        trusts=trusts(spec),
         auto=any(t.kind == "blend" and t.teacher == "auto" for t in spec.target),
         signal=None if spec.signal is None else treatment(spec.signal.model_dump(), curve.epochs),
         gradient=1.0 if spec.exit else None if spec.head is None else spec.head.gradient,
@@ -155,7 +156,9 @@ def _changes(spec: ListTermSpec, counts: Tensor | None) -> list[Callable[..., An
     """Return the targets that are functions of the candidates alone, with their settings."""
     known = {"adjust": {} if counts is None else {"log_counts": torch.log1p(counts.double()).float()}}
     return [
-        given(TARGETS[t.kind], **t.model_dump(exclude={"kind"}), **known.get(t.kind, {}))
+        blend.trusted
+        if t.kind == "blend" and t.teacher == "reliable"
+        else given(TARGETS[t.kind], **t.model_dump(exclude={"kind"}), **known.get(t.kind, {}))
         for t in spec.target
         if t.kind in TARGETS and not of_the_step(t)
     ]

@@ -27,6 +27,7 @@ class Lists(NamedTuple):
     student: Tensor | None = None  # [R,M] the student's own list as it was last refreshed, -1 where shorter
     fused: Tensor | None = None  # [R,K'] the list of a trajectory of teachers as the rows' places in it say
     groups: Tensor | None = None  # [I] the popularity group of each item, 0 the least popular
+    trust: Tensor | None = None  # [R] how far the teacher is to be trusted with each row
 
 
 class Seen(NamedTuple):

@@ -83,6 +83,9 @@ def treatment(signal: Mapping[str, Any], epochs: int) -> Callable[[Tensor, Candi
     kind = signal["kind"]
 
     def treat(student: Tensor, candidates: Candidates, at: float) -> Treated:
+        if kind == "reliability":
+            assert candidates.trust is not None, "this signal needs labels that say how far the teacher is right"
+            return Treated(weight=candidates.trust)
         if kind == "right_first":
             gone, ramp = at * epochs - signal["start"], signal["ramp"]
             late = float(gone >= 0) if not ramp else min(max(gone / ramp, 0.0), 1.0)

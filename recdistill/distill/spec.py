@@ -48,6 +48,9 @@ class LabelsSpec(Spec):
     """Users listed for each item, by an encoder teacher: for terms of side items."""
     trajectory: NonNegativeInt = 0
     """Moments of each model's training whose lists are kept too, the best one last: for draws of kind trajectory."""
+    reliability: Annotated[int | None, Field(gt=0, exclude_if=lambda groups: groups is None)] = None
+    """Groups of users by activity, each trusted to the teacher as far as it explains their held-out items better than
+    the scratch student: for target blend and signal reliability."""
     exclude_seen: bool = True
     """Leave each user's training items out of the list."""
     calibration: Literal["none", "temperature", "platt"] = "none"
@@ -115,6 +118,12 @@ class AlignTermSpec(_Term):
     loss: AlignLoss
     filter: Filter | None = None
     preserve: Preserve | None = None
+
+
+def trusts(term: ListTermSpec) -> bool:
+    """Say whether a term asks how far the teacher is to be trusted with each user."""
+    blended = any(t.kind == "blend" and t.teacher == "reliable" for t in term.target)
+    return blended or (term.signal is not None and term.signal.kind == "reliability")
 
 
 TermSpec = Annotated[ListTermSpec | AlignTermSpec, Field(discriminator="kind")]

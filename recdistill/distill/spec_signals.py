@@ -46,4 +46,10 @@ class RightFirst(Spec):
     ramp: Annotated[float, Field(ge=0)] = 0.0
 
 
-Signal = Annotated[Weight | Keep | Temperature | RightFirst, Field(discriminator="kind")]
+class Reliability(Spec):
+    """A row counts as far as the teacher is right about users who do about as much (labels.reliability)."""
+
+    kind: Literal["reliability"] = "reliability"
+
+
+Signal = Annotated[Weight | Keep | Temperature | RightFirst | Reliability, Field(discriminator="kind")]

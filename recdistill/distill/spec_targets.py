@@ -100,8 +100,9 @@ class Blend(Spec):
 
     gives: ClassVar[ScoreSpace | None] = None
     kind: Literal["blend"] = "blend"
-    teacher: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = 0.7
-    """Its share; auto: at each step where the gradient has the least noise (Safaryan et al., NeurIPS 2023)."""
+    teacher: Annotated[float, Field(ge=0, le=1)] | Literal["auto", "reliable"] = 0.7
+    """Its share; auto: at each step where the gradient has the least noise (Safaryan et al., NeurIPS 2023); reliable:
+    each user's as far as the teacher is right about the likes of it (labels.reliability)."""
 
 
 class HalfWay(Spec):

@@ -53,6 +53,7 @@ class ListTerm:
     parts: int = 0  # of the list, that its loss tells apart: 2 where `told`, else groups of popularity
     similar: float | None = None  # temperature at which likeness to what was taken is taught in place of scores
     half_way: float | None = None  # how far from the student's own scores to the teacher's it is taught
+    trusts: bool = False  # somebody asks how far the teacher is to be trusted
     auto: bool = False  # teacher and what was taken are blended so that the gradient has the least noise
     signal: Callable[[Tensor, Candidates, float], Treated] | None = None
     total: bool = False
@@ -87,6 +88,8 @@ class ListTerm:
             found = replace(found, taken=owned(lists, items))
         if self.parts:
             found = replace(found, parts=_parts(found, lists))
+        if self.trusts:
+            found = replace(found, trust=lists.trust)
         if self.similar is not None and score is not None:
             found = sim(found, vectors=score.right, temperature=self.similar)
         return found if self.target is None else self.target(found)

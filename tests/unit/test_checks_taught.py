@@ -48,6 +48,8 @@ def file(tmp_path):
         ["distill.0.loss={kind: hinge_mse, margin: 0.1}"],
         ["distill.0.signal={kind: right_first, start: 1, ramp: 1}"],
         ["distill.0.signal={kind: temperature, base: 2}"],
+        ["distill.0.signal={kind: reliability}", "labels.reliability=4"],
+        ["distill.0.target=[{kind: blend, teacher: reliable}]", "labels.reliability=1"],
     ],
 )
 def test_these_are_possible(file, sets):
@@ -70,6 +72,8 @@ def test_these_are_possible(file, sets):
         (["distill.0.loss={kind: grouped_kl, groups: 3}"], "has no effect with by: taken"),
         (["distill.0.loss={kind: grouped_kl, within: [1, 2, 3]}"], "has 3 weights for 2 parts"),
         (["distill.0.loss={kind: grouped_kl, between: 0, within: [0, 0]}"], "every weight is 0"),
+        (["distill.0.signal={kind: reliability}"], "set labels.reliability: 4"),
+        (["labels.reliability=4"], "has no effect: no target blend or signal reads it"),
         (["distill.0.signal={kind: right_first, start: 0}"], "has no effect: all rows count"),
         (["distill.0.signal={kind: right_first, start: 3}"], "training ends after 3 epochs"),
         (
