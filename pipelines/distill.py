@@ -76,7 +76,13 @@ def path(config: Config, run: Run) -> Iterator[Made | Everything]:
     yield Made(name="index", artifacts=[index])
 
     judged = Judged(
-        teacher=teacher, scratch=plain, student=distilled, labels=labels, index=index, candidates=config.labels
+        teacher=teacher,
+        scratch=plain,
+        student=distilled,
+        labels=labels,
+        index=index,
+        candidates=config.labels,
+        widths=student.widths,
     )
     evaluated = stages.evaluate(data, judged, config.report, run)
     yield Made(name="evaluate", artifacts=[evaluated])

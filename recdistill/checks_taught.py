@@ -12,6 +12,7 @@ from recdistill.distill.spec_targets import of_the_step
 if TYPE_CHECKING:
     from recdistill.checks import Finding
     from recdistill.config import Config
+    from recdistill.models.spec import StudentSpec
 
 TAUGHT = ("smooth", "pt", "topk", "sim", "rectify", "blend", "half_way")
 """Targets that replace scores, which a loss that reads the order alone never sees."""
@@ -88,14 +89,19 @@ def stages_possible(config: Config) -> Iterator[Finding]:
     stages, at = student.stages, ("student", "stages")
     if not stages:
         return
-    if (gone := sum(stage.epochs for stage in stages)) > student.train.epochs:
-        yield at, f"take {gone:g} epochs, and training ends after {student.train.epochs}: raise student.train.epochs"
+    gone, epochs = sum(stage.epochs or 0.0 for stage in stages), student.train.epochs
+    if gone > epochs or (stages[-1].epochs is None and gone >= epochs):
+        yield at, f"take {gone:g} epochs, and training ends after {epochs}: raise student.train.epochs"
+    for i in (i for i, stage in enumerate(stages[:-1]) if stage.epochs is None):
+        yield (*at, i, "epochs"), "is missing: the last part alone may go on to the end of the training"
     stops = [i for i, stage in enumerate(stages) if set(stage.moves) != {"users", "items"}]
     for i, stage in enumerate(stages):
-        if i not in stops and stage.task:
+        if i not in stops and stage.task and not any(s.width for s in stages[: i + 1]):
             yield (*at, i), "has no effect: everything learns, as it does without stages"
         if len(set(stage.moves)) < len(stage.moves):
             yield (*at, i, "moves"), "names a side twice"
+    yield from _widths(student)
+    stops += [i for i, stage in enumerate(stages) if stage.width is not None]
     if stops and student.train.optimizer == "adam":
         yield (
             ("student", "train", "optimizer"),
@@ -108,6 +114,23 @@ def stages_possible(config: Config) -> Iterator[Finding]:
             ("student", "model", "hidden"),
             "layers do not stand still with users: leave them out, or let users move",
         )
+
+
+def _widths(student: StudentSpec) -> Iterator[Finding]:
+    """Vectors that grow part by part do so in steps, and their scores must be sums over their numbers."""
+    wide, at = 0, ("student", "stages")
+    grown = [i for i, stage in enumerate(student.stages) if stage.width is not None]
+    for i in grown:
+        width = student.stages[i].width or 0
+        if width <= wide or width > student.model.dim:
+            reason = f"is {width} after {wide} of {student.model.dim}: widths rise, up to student.model.dim"
+            yield (*at, i, "width"), reason
+        wide = max(wide, width)
+    if grown and student.model.space != "dot":
+        what = "cosines of longer vectors are no sums: a width needs space: dot, and temperature: 1.0 with it"
+        yield ("student", "model", "space"), what
+    if grown and getattr(student.model, "hidden", ()):
+        yield ("student", "model", "hidden"), "layers mix the numbers of a vector, which cannot grow: leave them out"
 
 
 def exits_there(config: Config) -> Iterator[Finding]:

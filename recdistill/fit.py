@@ -158,7 +158,7 @@ def _distributed(
             widths=Widths(*widths(model), *(() if lessons is None else lessons.widths)),
             partner=partner,
             task=1.0 if teaching is None else teaching.task,
-            parts=parts(teaching, settings.epochs),
+            parts=parts(teaching, settings.epochs, spec.dim),
             actor=_actor(teaching, settings.seed),
         )
     return distribute(

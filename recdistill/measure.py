@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EVALUATED_PAIRS = 100_000_000  # of a ranker over a catalogue; beyond it the users are sampled, seeded
 LATENCY_QUERIES = 2000
 TEACHER_QUERIES = 200
+SIDES = ("users", "items")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Judged:
     labels: Artifact | None
     index: Artifact
     candidates: LabelsSpec
+    widths: Sequence[int] = ()  # of the student's vectors, whose first numbers so far are a student of their own
 
     def inputs(self) -> dict[str, str]:
         """Return the fingerprints that a measurement of all of them depends on."""
@@ -43,6 +45,7 @@ class Judged:
             found["teacher"] = self.teacher.fingerprint
         if self.labels is not None:
             found["labels"] = self.labels.fingerprint
+        found |= {"widths": ",".join(map(str, self.widths))} if self.widths else {}
         return found | {"index": self.index.fingerprint}
 
 
@@ -66,7 +69,7 @@ def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path
         model, history = load(fitted.spec, dataset, fitted.artifact.path), history_length(fitted.spec)
         return recommend(model, dataset, users, depth, sequences=sequences, history=history, seen=seen)
 
-    done, total = 0, 3 + len(judged.scratch) + len(judged.student)
+    done, total = 0, 3 + len(judged.scratch) + len(judged.student) * (1 + len(judged.widths))
 
     def tick(name: str) -> None:
         nonlocal done
@@ -83,6 +86,11 @@ def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path
         for fitted in models:
             lists[name].append(of(fitted))
             tick(name)
+    for width in judged.widths:
+        lists[f"student[:{width}]"] = []
+        for fitted in judged.student:
+            lists[f"student[:{width}]"].append(_first(fitted, users, depth, width, seen))
+            tick(f"student[:{width}]")
     lists["student@index"] = [_index_lists(dataset, judged, users, depth, sequences, seen)]
     tick("student@index")
     lists["popularity"] = [popularity_lists(dataset, users, depth, seen)]
@@ -99,6 +107,14 @@ def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path
     )
     write_text(out / "quality.json", json.dumps(quality, indent=1))
     return {"users": quality["users"], "users_without_test": quality["users_without_test"]}
+
+
+def _first(fitted: Fitted, users: Int, depth: int, width: int, seen: Interactions) -> Int:
+    """Return the lists of a student that is the first `width` numbers of another's vectors."""
+    from recdistill.topk import exact_topk
+
+    every, items = (np.load(fitted.artifact.path / f"{side}.npy", mmap_mode="r")[:, :width] for side in SIDES)
+    return exact_topk(np.array(every), np.array(items), depth, seen=seen, rows=users).items.numpy()
 
 
 def _teacher_lists(

@@ -50,13 +50,16 @@ def teaching_of(student: StudentSpec | None, terms: Sequence[TermSpec], labels: 
     )
 
 
-def parts(teaching: Teaching | None, epochs: int) -> list[Part]:
-    """Return the parts of a training of so many epochs in which not everything of the student learns."""
-    found, gone = list[Part](), 0.0
+def parts(teaching: Teaching | None, epochs: int, dim: int) -> list[Part]:
+    """Return the parts of a training of so many epochs in which not everything of a student `dim` wide learns."""
+    found, gone, wide = list[Part](), 0.0, 0
     for stage in () if teaching is None else teaching.stages:
-        gone += stage.epochs
+        gone = epochs if stage.epochs is None else gone + stage.epochs
         moves = {side: side in stage.moves for side in ("users", "items")}
-        found.append(Part(until=gone / epochs, task=stage.task, **moves))
+        upto = stage.width or dim
+        columns = (wide, upto) if wide or upto < dim else None
+        wide = upto if stage.width else wide
+        found.append(Part(until=gone / epochs, task=stage.task, columns=columns, **moves))
     return found
 
 

@@ -76,6 +76,7 @@ class Objective(nn.Module):
         if self.parts and isinstance(self.model, MF | TwoTower):
             users_table, items_table = cast(Any, self.model.user), cast(Any, self.model.item)
             users_table.still, items_table.still = not part.users, not part.items
+            users_table.columns = items_table.columns = part.columns
         users, past, seat = self._seated(batch)
         places = batch.positives >= 0 if batch.positives.dim() == 2 else None
         wanted = batch.positives if places is None else batch.positives[places]

@@ -36,6 +36,7 @@ class Part:
     users: bool = True  # whether the table of users learns
     items: bool = True
     task: bool = True  # whether the student's own loss counts
+    columns: tuple[int, int] | None = None  # of the vectors, those that learn; None for all of them
 
 
 WHOLE = Part(until=1.0)

@@ -170,11 +170,15 @@ class GuideSpec(Spec):
 class StageSpec(Spec):
     """A part of a student's training in which not everything learns."""
 
-    epochs: PositiveFloat
+    epochs: PositiveFloat | None = None
+    """Left out, in the last part alone: to the end of the training."""
     moves: tuple[Literal["users", "items"], ...] = ("users", "items")
     """The tables that learn."""
     task: bool = True
     """Whether the student's own loss counts; without it, nothing of what users took is read but by the terms."""
+    width: PositiveInt | None = Field(default=None, exclude_if=lambda width: width is None)
+    """How many numbers of each vector there are in this part, in dot space; left out, all of them. Those that there
+    were in an earlier part stand still, and the others learn what they leave."""
 
 
 class LadderSpec(Spec):
@@ -226,6 +230,11 @@ class StudentSpec(Spec):
     @property
     def all_seeds(self) -> tuple[int, ...]:
         return self.seeds or (self.train.seed,)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Return at which widths, below its own, the student is one already."""
+        return tuple(stage.width for stage in self.stages if stage.width and stage.width < self.model.dim)
 
 
 ModelSpec = MFSpec | TwoTowerSpec | LightGCNSpec | SequenceSpec | RankerSpec

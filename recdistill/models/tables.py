@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from recdistill.models.gradients import scaled_gradient
+from recdistill.models.gradients import scaled_gradient, windowed
 from recdistill.world import World, backend
 
 Optimizer = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
@@ -48,6 +48,7 @@ class Table(nn.Module):
     """A table that `distribute` shards: one TorchRec EmbeddingBagCollection, created without memory."""
 
     still = False  # whether it learns nothing; it is looked up, and exchanged between ranks, as ever
+    columns: tuple[int, int] | None = None  # which learn: those before stand still, those after are not there yet
 
     def __init__(self, name: str, rows: int, dim: int) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class Table(nn.Module):
 
         lengths = torch.ones_like(rows) if lengths is None else lengths
         found = self.ebc(KeyedJaggedTensor.from_lengths_sync([self.name], rows, lengths)).values()
-        return scaled_gradient(found, 0.0) if self.still else found
+        return scaled_gradient(found, 0.0) if self.still else windowed(found, self.columns)
 
 
 @dataclass(frozen=True, slots=True)

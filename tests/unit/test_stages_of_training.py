@@ -17,6 +17,7 @@ from recdistill.distill.schedule import WHOLE, Part, part_at
 from recdistill.distill.spec import AlignTermSpec
 from recdistill.errors import ConfigError
 from recdistill.fit import fit
+from recdistill.models.gradients import windowed
 from recdistill.models.spec import MFSpec, StageSpec, TrainSpec, TwoTowerSpec
 from recdistill.teachers import encoder_lister
 from recdistill.teaching import Teaching, parts
@@ -39,12 +40,19 @@ def test_parts_follow_each_other_and_then_everything_learns() -> None:
 
 
 def test_stages_in_epochs_are_parts_in_shares() -> None:
-    assert parts(Teaching(terms=(), stages=STAGES), 8) == [
+    assert parts(Teaching(terms=(), stages=STAGES), 8, DIM) == [
         Part(until=0.125, users=False, items=True, task=False),
         Part(until=0.25, users=True, items=False, task=False),
         Part(until=0.375, users=False, items=False, task=True),
     ]
-    assert parts(None, 10) == []
+    assert parts(None, 10, DIM) == []
+
+
+def test_vectors_grow_part_by_part_and_what_was_there_stands_still() -> None:
+    grown = (StageSpec(epochs=2, width=4), StageSpec(epochs=2, width=6), StageSpec())
+    found = parts(Teaching(terms=(), stages=grown), 8, DIM)
+    assert [(part.until, part.columns) for part in found] == [(0.25, (0, 4)), (0.5, (4, 6)), (1.0, (6, DIM))]
+    assert parts(Teaching(terms=(), stages=(StageSpec(epochs=2, width=DIM),)), 8, DIM)[0].columns is None
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +115,30 @@ def test_where_the_task_does_not_count_its_loss_is_zero(dataset, tmp_path) -> No
     ]
 
 
+@pytest.mark.parametrize("model", [None, TwoTowerSpec(dim=DIM, space="dot", history=4)], ids=["mf", "two_tower"])
+def test_what_a_narrow_student_has_learned_is_not_touched_by_what_is_put_beside_it(dataset, tmp_path, model) -> None:
+    after = trained(dataset, tmp_path, model, stages=(StageSpec(epochs=2, width=4), StageSpec()))
+    for side in ("user", "item"):
+        first, second, third, last = (weights[f"{side}.weight"] for weights in after)
+        assert torch.equal(second[:, :4], third[:, :4])
+        assert torch.equal(second[:, :4], last[:, :4])
+        assert torch.equal(first[:, 4:], second[:, 4:])
+        assert not torch.equal(first[:, :4], second[:, :4])
+        assert not torch.equal(second[:, 4:], last[:, 4:])
+
+
+def test_numbers_that_are_not_there_yet_are_zeros_and_only_the_window_learns() -> None:
+    x = torch.randn(5, DIM, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    found = windowed(x, (2, 5))
+    found.square().sum().backward()
+    assert torch.equal(found[:, :5], x[:, :5])
+    assert not found[:, 5:].any()
+    assert torch.equal(x.grad[:, 2:5], 2 * x[:, 2:5])
+    assert not x.grad[:, :2].any()
+    assert not x.grad[:, 5:].any()
+    assert windowed(x, None) is x
+
+
 GOOD = """\
 name: tiny
 log: {path: log.parquet, user: u, item: i}
@@ -132,6 +164,12 @@ report: {k: [10]}
         (["student.stages=[{epochs: 3, moves: [items]}, {epochs: 3, moves: [users]}]"], "take 6 epochs"),
         (["student.stages=[{epochs: 3}]"], "has no effect: everything learns"),
         (["student.stages=[{epochs: 3, moves: [items, items]}]"], "names a side twice"),
+        (["student.model={kind: mf, dim: 8, space: dot}", "student.stages=[{epochs: 2, width: 4}, {}]"], ""),
+        (["student.stages=[{epochs: 2, width: 4}, {}]"], "a width needs space: dot"),
+        (["student.stages=[{epochs: 2, width: 4}, {epochs: 2, width: 4}]"], "widths rise"),
+        (["student.stages=[{epochs: 2, width: 12}]"], "is 12 after 0 of 8"),
+        (["student.stages=[{moves: [items]}, {epochs: 2, moves: [users]}]"], "the last part alone"),
+        (["student.stages=[{epochs: 5, moves: [items]}, {moves: [users]}]"], "take 5 epochs"),
         (["student.train.optimizer=adam"], "adam moves what has no gradient"),
         (["student.train.weight_decay=0.1"], "must not decay"),
         (["student.model={kind: two_tower, dim: 8, hidden: [8]}"], "layers do not stand still"),
