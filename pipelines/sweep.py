@@ -66,6 +66,7 @@ class Lesson:
 
     cell: Cell
     labels: Artifact | None = None
+    teacher: Artifact | None = None  # what its teacher recommends
     why: str = ""
 
     def pieces(self, data: Data, seeds: Sequence[int], factor: float, *, judged: bool) -> list[Piece]:
@@ -101,8 +102,10 @@ def sweep(asked: Asked, log: Log) -> dict[str, Any]:
         lessons, factors, settings = _chosen(lessons, factors)
         made = _finals(asked, lessons, factors, data, run, tick)
 
-    kept = [lesson.cell for lesson in lessons]
-    found = [_tried(*each) for each in zip(kept, made, factors, settings, strict=True)]
+    found = [
+        replace(_tried(lesson.cell, each, factor, setting), teacher=lesson.teacher)
+        for lesson, each, factor, setting in zip(lessons, made, factors, settings, strict=True)
+    ]
     log("sweep", tick.total, tick.total, {})
     count = [one.fit.hit for each in (*twins, *found) for one in each.made if one.fit is not None]
     told = {"file": str(asked.file), "name": base.name, "teacher": base.teacher.model_dump(mode="json")}
@@ -222,10 +225,11 @@ def _labelled(cell: Cell, data: Data, scratch: Tried, run: Run, tick: Ticker) ->
         plain = Fitted(cell.config.student.model, scratch.fits[0])
         teacher, _ = teach(cell.config, data, plain, run)
         labels = stages.label(data, teacher, plain, cell.config.labels, run)
+        judged = judge_teacher(data, teacher, plain, labels, cell.config, run)
     except Exception as error:
         return Lesson(cell=cell, why=reason(error))
     tick(f"labels for {cell.method}", None)
-    return Lesson(cell=cell, labels=labels)
+    return Lesson(cell=cell, labels=labels, teacher=judged)
 
 
 def _tuned(asked: Asked, lessons: Sequence[Lesson], data: Data, run: Run, tick: Ticker) -> list[Factors]:

@@ -23,7 +23,10 @@ Lists = Callable[[Dataset, Int, int, "Sequences", Interactions], Int]
 
 
 def judge(data: Data, fitted: Fitted, config: Config, run: Run) -> Artifact:
-    """Model -> values.npy [n,M]: what the facts name in `columns` of each user with test items, NaN where undefined."""
+    """Model -> values.npy [n,M]: what the facts name in `columns` of each user with test items, NaN where undefined.
+
+    Beside it lists.npy [n,K], what each of those users is shown.
+    """
 
     def lists(dataset: Dataset, users: Int, depth: int, sequences: Sequences, seen: Interactions) -> Int:
         from recdistill.fit import load
@@ -60,7 +63,7 @@ def judge_teacher(
 
 def _judge(data: Data, inputs: Mapping[str, str], config: Config, run: Run, lists: Lists) -> Artifact:
     sampled = _ranks(config)  # a teacher that scores pairs is judged on a sample of users, and all others on the same
-    step = Step("judge", 1, {"k": config.report.k, "sampled": sampled}, data.inputs | dict(inputs))
+    step = Step("judge", 2, {"k": config.report.k, "sampled": sampled}, data.inputs | dict(inputs))
 
     def work(out: Path) -> dict[str, Any]:
         from recdistill.data.sequences import Sequences
@@ -71,9 +74,11 @@ def _judge(data: Data, inputs: Mapping[str, str], config: Config, run: Run, list
         users = _users(dataset, sampled=sampled)
         found = lists(dataset, users, max(config.report.k), Sequences.of(seen), seen)
         columns = measured(dataset, users, found, config.report.k)
-        with aside(out / "values.npy") as file, file.open("wb") as handle:
-            np.save(handle, np.stack(list(columns.values()), axis=1))
-        return {"columns": list(columns), "users": len(users)}
+        tables = {"values": np.stack(list(columns.values()), axis=1), "lists": found.astype(np.int32)}
+        for name, rows in tables.items():
+            with aside(out / f"{name}.npy") as file, file.open("wb") as handle:
+                np.save(handle, rows)
+        return {"columns": list(columns), "users": len(users), "items": dataset.num_items}
 
     return run.build(step, work)
 

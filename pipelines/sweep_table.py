@@ -15,10 +15,11 @@ import numpy as np
 from pipelines.console import table
 from pipelines.sweep_fits import Made
 from recdistill.evaluate import difference, gap
-from recdistill.metrics import Values, bootstrap
+from recdistill.gains.refresh import overlap
+from recdistill.metrics import Values, bootstrap, coverage
 from recdistill.report import ReportSpec
 from recdistill.store import write_text
-from recdistill.types import Artifact
+from recdistill.types import Artifact, Int
 
 T = TypeVar("T")
 Factors = dict[float, float | None]
@@ -27,7 +28,7 @@ Settings = dict[str, float | None]
 """The same of each of the student's settings that were tried."""
 Row = dict[str, Any]
 QUALITY = ("ndcg", "recall")  # what has a difference with an interval
-SHOWN = (*QUALITY, "tail_recall", "popularity")
+SHOWN = (*QUALITY, "tail_recall", "popularity", "coverage", "overlap")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class Tried:
     factors: Factors
     student: str = ""
     settings: Settings = field(default_factory=dict)
+    teacher: Artifact | None = None  # what its teacher recommends
 
     @property
     def why(self) -> str:
@@ -62,7 +64,7 @@ def best(tried: Mapping[T, float | None]) -> T:
 def rows(scratch: Sequence[Tried], found: Sequence[Tried], teacher: Artifact, report: ReportSpec) -> list[Row]:
     """Return one row a model: the teacher's, then each scratch student's with those of all methods on it."""
     taught, columns = _values(teacher), teacher.manifest.facts["columns"]
-    told: list[Row] = [{"model": "teacher", "metrics": _means(taught, columns)}]
+    told: list[Row] = [{"model": "teacher", "metrics": _means(taught, columns) | _shown([teacher], teacher, report.k)}]
     for twin in scratch:
         group = [twin, *(each for each in found if (each.dim, each.loss) == (twin.dim, twin.loss))]
         values = {_name(each): _mean_of(each) for each in group if not each.why} | {"the teacher": taught}
@@ -73,7 +75,8 @@ def rows(scratch: Sequence[Tried], found: Sequence[Tried], teacher: Artifact, re
             if each.why:
                 told.append(row | {"reason": each.why})
                 continue
-            row |= _figures(each, values[_name(each)], columns) | {"times_scratch": _ratio(each, twin)}
+            more = _shown([one.judged for one in each.made if one.judged], each.teacher or teacher, report.k)
+            row |= _figures(each, values[_name(each)], columns, more) | {"times_scratch": _ratio(each, twin)}
             if each is not twin:
                 three = {"student": values[_name(each)], "scratch": plain, "teacher": taught}
                 names = {"student": _name(each), "scratch": "scratch", "teacher": "the teacher"}
@@ -86,12 +89,12 @@ def _name(each: Tried) -> str:
     return Path(each.method).stem if each.method else "scratch"
 
 
-def _figures(each: Tried, values: Values, columns: Sequence[str]) -> Row:
+def _figures(each: Tried, values: Values, columns: Sequence[str], more: dict[str, float | None]) -> Row:
     """Return what a model is by itself."""
     means = [_means(_values(one.judged), columns) for one in each.made if one.judged is not None]
     spread = {c: _spread([m[c] for m in means]) for c in columns}
     return {
-        "metrics": _means(values, columns),
+        "metrics": _means(values, columns) | more,
         "seed_spread": spread,
         "factor": best(each.factors),
         "tuned": each.factors if len(each.factors) > 1 else {},
@@ -101,6 +104,24 @@ def _figures(each: Tried, values: Values, columns: Sequence[str]) -> Row:
         "seconds_an_epoch": _epoch(each),
         "fits": [fit.fingerprint for fit in each.fits],
     }
+
+
+def _shown(judged: Sequence[Artifact], teacher: Artifact, ks: Sequence[int]) -> dict[str, float | None]:
+    """Return of what is shown the share of all items that anybody is shown, and that of a list its teacher shows too.
+
+    Means over the seeds.
+    """
+    theirs, lists = _lists(teacher), [_lists(one) for one in judged]
+    found: dict[str, float | None] = {}
+    for k in ks:
+        size = teacher.manifest.facts["items"]
+        found[f"coverage@{k}"] = float(np.mean([coverage(each, size, k) for each in lists]))
+        found[f"overlap@{k}"] = float(np.mean([overlap(each, theirs, k).mean() for each in lists]))
+    return found
+
+
+def _lists(judged: Artifact) -> Int:
+    return np.load(judged.path / "lists.npy").astype(np.int64)
 
 
 def _gains(

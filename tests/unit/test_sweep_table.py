@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,13 @@ def artifact(path: Path, facts: dict) -> Artifact:
 def judged(tmp_path: Path):
     """Return a function from a name and NDCG of three users to a measurement; other columns are twice that."""
 
-    def make(name: str, ndcg: list[float]) -> Artifact:
+    def make(name: str, ndcg: list[float], first: int = 0) -> Artifact:
         (tmp_path / name).mkdir()
         values = np.stack([np.array(ndcg), 2 * np.array(ndcg), [np.nan, 1.0, np.nan], [3.0, 4.0, 5.0]], axis=1)
         np.save(tmp_path / name / "values.npy", values)
-        return artifact(tmp_path / name, {"columns": COLUMNS})
+        lists = np.array([[first, 2], [2, 3], [3, -1]])
+        np.save(tmp_path / name / "lists.npy", np.pad(lists, ((0, 0), (0, 8)), constant_values=-1).astype(np.int32))
+        return artifact(tmp_path / name, {"columns": COLUMNS, "items": 8})
 
     return make
 
@@ -46,7 +49,7 @@ def tried(method: str | None, *measured: Artifact, seconds: float = 1.0, factors
 def found(judged):
     scratch = tried(None, judged("s1", [0.1, 0.2, 0.3]), judged("s2", [0.3, 0.2, 0.1]), seconds=2.0)
     methods = [
-        tried("a", judged("a1", [0.4, 0.4, 0.4]), judged("a2", [0.2, 0.2, 0.2]), seconds=5.0),
+        tried("a", judged("a1", [0.4, 0.4, 0.4], first=1), judged("a2", [0.2, 0.2, 0.2]), seconds=5.0),
         tried("here/b.yaml", reason="it broke | twice"),
     ]
     return rows([scratch], methods, judged("teacher", [0.4, 0.4, 0.4]), REPORT)
@@ -58,11 +61,22 @@ def test_the_teacher_and_the_scratch_student_stand_first(found) -> None:
 
 def test_a_models_figures_are_means_over_users_and_seeds(found) -> None:
     _, scratch, a, _ = found
-    assert scratch["metrics"] == pytest.approx(dict(zip(COLUMNS, [0.2, 0.4, 1.0, 4.0], strict=True)))
+    shown = {"coverage@10": 3 / 8, "overlap@10": 1.0}
+    assert scratch["metrics"] == pytest.approx(dict(zip(COLUMNS, [0.2, 0.4, 1.0, 4.0], strict=True)) | shown)
     assert a["metrics"]["ndcg@10"] == pytest.approx(0.3)
     assert a["seed_spread"]["ndcg@10"] == pytest.approx(0.2 / np.sqrt(2))
     assert (a["seconds_an_epoch"], a["times_scratch"]) == (5.0, 2.5)
     assert a["fits"] == ["a1-fit", "a2-fit"]
+
+
+def test_fidelity_is_to_the_teacher_that_taught(found, judged) -> None:
+    assert found[0]["metrics"]["overlap@10"] == 1.0
+    # Of one of two seeds, the first user's list has another item in one of two places.
+    assert found[2]["metrics"]["overlap@10"] == pytest.approx(1 - 0.5 / 3 / 2)
+    scratch, other = tried(None, judged("s3", [0.1, 0.2, 0.3])), judged("t2", [0.1, 0.2, 0.3], first=5)
+    mine = replace(tried("a", judged("a3", [0.1, 0.2, 0.3], first=5)), teacher=other)
+    told = rows([scratch], [mine], judged("t3", [0.1, 0.2, 0.3]), REPORT)
+    assert [row["metrics"]["overlap@10"] for row in told[1:]] == [1.0, 1.0]
 
 
 def test_a_difference_is_paired_and_the_gap_is_what_the_teacher_is_ahead(found) -> None:
