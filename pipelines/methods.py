@@ -52,6 +52,7 @@ def sweep(  # long: half of it says what the options are
     tune: str | None = None,
     student: Students = (),
     jobs: int = 1,
+    against: str = "",
     out: Path = Path("runs/sweep"),
     sets: Sets = (),
     json: Json = False,
@@ -80,11 +81,14 @@ def sweep(  # long: half of it says what the options are
         the scratch student, is tried with all of them, and keeps that of the best validation NDCG@10.
     jobs
         Processes to train in, of one thread each if there are more than one.
+    against
+        One of the methods, from which the others' differences are told too.
     out
         Where the table goes.
     """
     from pipelines.progress import progress
-    from pipelines.sweep import Asked, sweep
+    from pipelines.sweep import sweep
+    from pipelines.sweep_cells import Asked
     from pipelines.sweep_table import terminal, write
 
     asked = Asked(
@@ -97,6 +101,7 @@ def sweep(  # long: half of it says what the options are
         tune=_listed(tune, float, "--tune"),
         students=student,
         jobs=jobs,
+        against=against,
     )
     with progress(json=json) as log:
         swept = sweep(asked, log)

@@ -61,8 +61,13 @@ def best(tried: Mapping[T, float | None]) -> T:
     return max(chances, key=chances.__getitem__)
 
 
-def rows(scratch: Sequence[Tried], found: Sequence[Tried], teacher: Artifact, report: ReportSpec) -> list[Row]:
-    """Return one row a model: the teacher's, then each scratch student's with those of all methods on it."""
+def rows(
+    scratch: Sequence[Tried], found: Sequence[Tried], teacher: Artifact, report: ReportSpec, against: str = ""
+) -> list[Row]:
+    """Return one row a model: the teacher's, then each scratch student's with those of all methods on it.
+
+    Differences are from the scratch student, and from the method `against` where it is named and has figures.
+    """
     taught, columns = _values(teacher), teacher.manifest.facts["columns"]
     told: list[Row] = [{"model": "teacher", "metrics": _means(taught, columns) | _shown([teacher], teacher, report.k)}]
     for twin in scratch:
@@ -81,6 +86,7 @@ def rows(scratch: Sequence[Tried], found: Sequence[Tried], teacher: Artifact, re
                 three = {"student": values[_name(each)], "scratch": plain, "teacher": taught}
                 names = {"student": _name(each), "scratch": "scratch", "teacher": "the teacher"}
                 row |= _gains(three, names, paired, columns)
+                row |= _against(values, _name(each), against, paired, columns)
             told.append(row)
     return told
 
@@ -141,6 +147,20 @@ def _gains(
     return found
 
 
+def _against(
+    values: Mapping[str, Values], name: str, other: str, paired: Mapping[str, Mapping[str, Values]], columns: list[str]
+) -> Row:
+    """Return the difference of a student from that of the method `other`; nothing of that method itself."""
+    if other not in values or name == other:
+        return {}
+    found = {}
+    for column, resampled in paired.items():
+        two = {"student": name, "scratch": other}
+        means = {part: values[model][:, columns.index(column)] for part, model in two.items()}
+        found[column] = difference(means, {part: resampled[model] for part, model in two.items()})
+    return {"against": found}
+
+
 def _resampled(values: Mapping[str, Values], columns: list[str], report: ReportSpec) -> dict[str, dict[str, Values]]:
     """Return for each metric with intervals each model's means, all on the same resamples of the users [times]."""
     asked = [f"{metric}@{k}" for metric in QUALITY for k in report.k]
@@ -186,13 +206,13 @@ def _ratio(each: Tried, twin: Tried) -> float | None:
 
 def terminal(swept: Mapping[str, Any]) -> str:
     """Return the rows as columns of text, at the first k."""
-    head, body = _cells(swept["rows"], swept["k"][:1])
+    head, body = _cells(swept, swept["k"][:1])
     return table(body, head)
 
 
 def markdown(swept: Mapping[str, Any]) -> str:
     """Return the rows as a Markdown table, at every k, under what was asked."""
-    head, body = _cells(swept["rows"], swept["k"])
+    head, body = _cells(swept, swept["k"])
     asked = swept["asked"]
     lines = [f"# {swept['name']}: {len(asked['methods'])} methods", ""]
     lines += [f"From `{swept['file']}`" + "".join(f", `--set {s}`" for s in asked["sets"]) + "."]
@@ -220,8 +240,8 @@ def _list(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def _cells(found: Sequence[Row], ks: Sequence[int]) -> tuple[list[str], list[list[str]]]:
-    first = f"ndcg@{ks[0]}"
+def _cells(swept: Mapping[str, Any], ks: Sequence[int]) -> tuple[list[str], list[list[str]]]:
+    first, against = f"ndcg@{ks[0]}", swept["asked"]["against"]
     columns = [f"{metric}@{k}" for k in ks for metric in SHOWN]
     head = [
         "model",
@@ -229,6 +249,7 @@ def _cells(found: Sequence[Row], ks: Sequence[int]) -> tuple[list[str], list[lis
         "dim",
         *columns,
         f"{first} - scratch",
+        *([f"{first} - {against}"] if against else []),
         "gap closed",
         "spread",
         "factor",
@@ -236,18 +257,18 @@ def _cells(found: Sequence[Row], ks: Sequence[int]) -> tuple[list[str], list[lis
         "epoch / scratch",
     ]
     body = []
-    for row in found:
+    for row in swept["rows"]:
         names = [row["model"], row.get("loss", ""), str(row.get("dim", ""))]
         if "reason" in row:
             body.append([*names, *[""] * (len(head) - 4), row["reason"]])
             continue
-        gained, share = row.get("difference", {}).get(first), row.get("gap_closed", {}).get(first)
+        share = row.get("gap_closed", {}).get(first)
         spread, times = row.get("seed_spread", {}).get(first), row.get("times_scratch")
         body.append(
             [
                 *names,
                 *(_number(row["metrics"][column], column) for column in columns),
-                "" if gained is None else f"{gained['difference']:+.4f} [{gained['low']:+.4f}, {gained['high']:+.4f}]",
+                *(_signed(row.get(told, {}).get(first)) for told in ("difference", *(["against"] if against else []))),
                 "" if share is None else f"{share['share']:.0%}",
                 "" if spread is None else f"{spread:.4f}",
                 f"{row['factor']:g}" if "difference" in row else "",
@@ -256,6 +277,10 @@ def _cells(found: Sequence[Row], ks: Sequence[int]) -> tuple[list[str], list[lis
             ]
         )
     return head, body
+
+
+def _signed(told: Mapping[str, float] | None) -> str:
+    return "" if told is None else f"{told['difference']:+.4f} [{told['low']:+.4f}, {told['high']:+.4f}]"
 
 
 def _letter(row: Row) -> str:

@@ -69,6 +69,20 @@ def test_a_models_figures_are_means_over_users_and_seeds(found) -> None:
     assert a["fits"] == ["a1-fit", "a2-fit"]
 
 
+def test_a_method_is_held_against_another_on_the_same_users(judged) -> None:
+    scratch = tried(None, judged("s1", [0.1, 0.2, 0.3]))
+    both = [tried("a", judged("a1", [0.2, 0.3, 0.5])), tried("here/b.yaml", judged("b1", [0.1, 0.2, 0.4]))]
+    _, _, a, b = rows([scratch], both, judged("t", [0.4, 0.4, 0.4]), REPORT, "b")
+    assert [a["against"]["ndcg@10"][part] for part in ("difference", "low", "high")] == pytest.approx([0.1] * 3)
+    assert "against" not in b
+    asked = {"sets": [], "seeds": [1], "tune": [1.0], "methods": ["a", "b"], "students": [""], "against": "b"}
+    swept = {"file": "x.yaml", "name": "x", "asked": asked, "k": [10], "rows": [a, b]}
+    lines = [line for line in markdown(swept).splitlines() if line.startswith("|")]
+    assert "ndcg@10 - b" in lines[0]
+    assert len({line.count("|") for line in lines}) == 1
+    assert "+0.1000 [+0.1000, +0.1000]" in lines[2]
+
+
 def test_fidelity_is_to_the_teacher_that_taught(found, judged) -> None:
     assert found[0]["metrics"]["overlap@10"] == 1.0
     # Of one of two seeds, the first user's list has another item in one of two places.
@@ -105,7 +119,14 @@ def test_the_best_factor_is_that_of_the_best_validation_and_the_first_of_equals(
 
 
 def test_the_tables_hold_a_line_a_row_and_json_all(found, tmp_path: Path) -> None:
-    asked = {"sets": ["a.b=1"], "seeds": [1, 2], "tune": [0.3, 1.0], "methods": ["a", "b"], "students": [""]}
+    asked = {
+        "sets": ["a.b=1"],
+        "seeds": [1, 2],
+        "tune": [0.3, 1.0],
+        "methods": ["a", "b"],
+        "students": [""],
+        "against": "",
+    }
     swept = {"file": "x.yaml", "name": "x", "asked": asked, "k": [10], "rows": found}
     lines = [line for line in markdown(swept).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(found)
