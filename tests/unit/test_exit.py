@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,36 @@ def test_the_layer_behind_it_gets_no_gradient_and_those_before_it_do():
     assert model.layers[0].weight.grad.any()
     assert model.user.weight.grad.any()
     assert model.item.weight.grad.any()
+
+
+def together(model, *weights):
+    """Return the losses of a term on the hidden layer and one on the last, of these weights, and all gradients."""
+    spec = ListTermSpec(weight=1.0, draw=(Top(k=3),), loss=SoftmaxKL())
+    layers = make_term(spec.model_copy(update={"exit": True}), 0), make_term(spec, 1)
+    terms = [replace(one, weight=weight) for one, weight in zip(layers, weights, strict=True) if weight is not None]
+    lesson = Lesson(candidates={one.name: GIVEN for one in terms})
+    objective = Objective(model, loss="softmax", num_items=ITEMS, terms=terms, widths=Widths(DIM, DIM))
+    found = objective(replace(BATCH, lesson=lesson))
+    model.zero_grad()
+    torch.stack([found[one.name] for one in terms]).sum().backward()
+    return found, {name: weight.grad for name, weight in model.named_parameters()}
+
+
+def test_blocks_of_which_the_last_alone_counts_are_plain_distillation():
+    """The sum over blocks of w_k KL_k at w = (0, 1), in value and gradient, and linear in w (Yang et al., 2025)."""
+    model = tower()
+    (plain, slopes), (found, same) = together(model, None, 1.0), together(model, 0.0, 1.0)
+    assert found["0.softmax_kl"] == 0
+    assert torch.equal(found["1.softmax_kl"], plain["1.softmax_kl"])
+    both, of_both = together(model, 0.5, 2.0)
+    hidden, of_hidden = together(model, 1.0, None)
+    torch.testing.assert_close(both["0.softmax_kl"], 0.5 * hidden["0.softmax_kl"])
+    torch.testing.assert_close(both["1.softmax_kl"], 2.0 * plain["1.softmax_kl"])
+    assert not torch.isclose(hidden["0.softmax_kl"], plain["1.softmax_kl"])  # the blocks say different things
+    for name, slope in slopes.items():
+        torch.testing.assert_close(same[name], slope)
+        part = torch.zeros_like(slope) if of_hidden[name] is None else of_hidden[name]
+        torch.testing.assert_close(of_both[name], 0.5 * part + 2.0 * slope)
 
 
 GOOD = """\

@@ -83,6 +83,19 @@ def test_subclass_kl_is_that_of_the_classes_and_what_is_within():
     torch.testing.assert_close(summed, torch.softmax(teacher.view(ROWS, 2, 3).logsumexp(2), 1))
 
 
+def test_between_classes_alone_it_is_the_kl_of_summed_subclasses():
+    """A class has the logsumexp of its subclasses as its score, as summed chances say (Mueller et al., 2020)."""
+    student, teacher = rows(1)[:, :6], rows(2)[:, :6]
+    classes = torch.arange(6).div(3, rounding_mode="floor").expand(ROWS, 6)
+    given = Candidates(items=torch.arange(6).expand(ROWS, 6), teacher=teacher, ranked=6, parts=classes)
+    found = grouped_kl(student, given, temperature=1.0, parts=2, within=(0.0, 0.0))
+    summed = [scores.view(ROWS, 2, 3).logsumexp(2) for scores in (student, teacher)]
+    coarse = Candidates(items=torch.arange(2).expand(ROWS, 2), teacher=summed[1], ranked=2)
+    torch.testing.assert_close(found, softmax_kl(summed[0], coarse, temperature=1.0))
+    inside = grouped_kl(student, given, temperature=1.0, parts=2, between=0.0)
+    torch.testing.assert_close(found + inside, softmax_kl(student, given, temperature=1.0))
+
+
 def test_it_is_zero_at_equality_and_gradcheck_holds():
     teacher = rows(2)
     given = candidates(teacher, THIRDS)

@@ -234,3 +234,35 @@ def test_a_partner_learns_the_same_task():
     losses["partner"].backward()
     assert all(weight.grad is None for weight in made.model.parameters())
     assert all(weight.grad.any() for weight in made.partner.parameters())
+
+
+def mutual(model, partner):
+    """Return what two students teach each other in a step, (to the model, to the partner), and all gradients of it."""
+    both = [
+        term(SoftmaxKL(), draw=(InBatch(n=2),), position=at, teacher=who)
+        for at, who in enumerate(("partner", "student"))
+    ]
+    items = torch.cat([BATCH.positives.unsqueeze(1), BATCH.negatives], 1)
+    unknown = Candidates(items=items, teacher=torch.full(items.shape, -torch.inf), ranked=1)
+    made = Objective(model, loss="bpr", num_items=ITEMS, terms=both, partner=partner)
+    losses = made(replace(BATCH, lesson=Lesson(candidates={one.name: unknown for one in both})))
+    values = [losses[one.name] for one in both]
+    return [value.item() for value in values], torch.autograd.grad(sum(values), list(made.parameters()))
+
+
+def test_students_that_teach_each_other_say_the_same_whoever_is_called_the_partner():
+    """KL both ways over what the step compares (mutual learning: Zhang et al., CVPR 2018)."""
+    (to_model, to_partner), _ = mutual(filled(), filled(seed=7, dim=8))
+    items = torch.cat([BATCH.positives.unsqueeze(1), BATCH.negatives], 1)
+    p, q = (table(m)[BATCH.users].gather(1, items).log_softmax(1) for m in (filled(), filled(seed=7, dim=8)))
+    assert to_model == pytest.approx((q.exp() * (q - p)).sum(1).mean().item(), rel=1e-5)
+    assert to_partner == pytest.approx((p.exp() * (p - q)).sum(1).mean().item(), rel=1e-5)
+    assert abs(to_model - to_partner) > 1e-3
+    assert mutual(filled(seed=7, dim=8), filled())[0] == pytest.approx([to_partner, to_model], rel=1e-6)
+
+
+def test_equal_students_have_nothing_to_teach_each_other():
+    values, slopes = mutual(filled(), filled())
+    assert values == pytest.approx([0, 0], abs=1e-6)
+    assert all(slope.abs().max() < 1e-6 for slope in slopes)
+    assert all(slope.abs().max() > 1e-3 for slope in mutual(filled(), filled(seed=7))[1])

@@ -7,7 +7,7 @@ import torch
 
 from recdistill.distill.compose import make_term
 from recdistill.distill.objective import Objective
-from recdistill.distill.schedule import Curve
+from recdistill.distill.schedule import Curve, risen
 from recdistill.distill.spec import ListTermSpec, Phase
 from recdistill.distill.spec_draws import Top, Unseen
 from recdistill.distill.spec_lists import HardBCE, LogitMSE
@@ -89,3 +89,13 @@ def test_the_dynamic_weights_of_ranking_distillation_come_in_their_epoch():
     assert torch.equal(term.value(scores, CANDIDATES, 2.0, 0.3), static.mean())
     assert torch.equal(term.value(scores, CANDIDATES, 2.0, 0.4), dynamic.mean())
     assert early.item() != late.item()
+
+
+def test_a_continued_teacher_is_scaled_by_how_far_its_temperature_has_fallen():
+    """1 - (T - 1) / T_max, T from T_max to 1 in even steps (Jafari et al., Findings of EMNLP 2022)."""
+    done, hottest = [i / 20 for i in range(21)], 10.0
+    temperatures = [hottest - (hottest - 1) * share for share in done]
+    found = [risen(share, hottest) for share in done]
+    assert found == pytest.approx([1 - (t - 1) / hottest for t in temperatures])
+    assert found == sorted(set(found))
+    assert (found[0], found[-1]) == pytest.approx((1 / hottest, 1.0))

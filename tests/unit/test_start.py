@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from recdistill import start
+from recdistill.distill.losses import softmax_kl
 from recdistill.distill.spec import ListTermSpec
 from recdistill.fit import fit
 from recdistill.models.spec import MFSpec, TrainSpec
 from recdistill.start import principal
 from recdistill.teachers import encoder_lister
 from recdistill.teaching import Teaching
-from recdistill.types import Dataset, Interactions, Labels, Vectors, quiet
+from recdistill.types import Candidates, Dataset, Interactions, Labels, Vectors, quiet
 from recdistill.world import World
 
 USERS, ITEMS, DIM = 50, 35, 9
@@ -52,6 +53,20 @@ def test_products_are_the_best_approximation_of_that_rank(dim: int) -> None:
 def test_at_the_teachers_width_nothing_is_lost_but_what_all_items_share(dim: int) -> None:
     assert principal(teacher(), dim)[0](0, USERS).shape[1] == DIM
     np.testing.assert_allclose(products(teacher(), dim), centred(teacher()), atol=1e-4)
+
+
+def test_a_student_that_begins_at_its_teachers_width_has_nothing_to_learn_of_its_lists() -> None:
+    """KL and gradient are those of rounding (Stanton et al., NeurIPS 2021); with fewer dimensions they are not."""
+    given = teacher()
+    scores = torch.from_numpy(given.users.astype(np.float64) @ given.items.astype(np.float64).T)
+    lists = Candidates(items=torch.arange(ITEMS).expand(USERS, ITEMS), teacher=scores, ranked=ITEMS)
+    for dim, least, most in ((DIM, -1e-9, 1e-4), (DIM - 5, 1e-1, np.inf)):
+        sides = principal(given, dim)
+        left, right = (side(0, n).double().requires_grad_() for side, n in zip(sides, (USERS, ITEMS), strict=True))
+        loss = softmax_kl(left @ right.T, lists, temperature=1.0).sum()
+        slopes = torch.autograd.grad(loss, (left, right))
+        assert least < loss.item() < most
+        assert all(least < slope.abs().max().item() < most for slope in slopes)
 
 
 def test_a_scale_scales_the_products() -> None:

@@ -57,6 +57,21 @@ def test_scaling_the_teacher_is_as_a_temperature_of_the_teacher_alone():
     torch.testing.assert_close(found, losses.softmax_kl(student * 4, GIVEN, temperature=4.0))
 
 
+def test_a_scaled_teacher_has_its_chances_to_that_power_and_is_surer_the_larger_it_is():
+    """The selectivity of a teacher, beta (Cha and Cho, NeurIPS 2025)."""
+    teacher = torch.randn(5, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    given = Candidates(items=torch.arange(7).expand(5, 7), teacher=teacher, ranked=7)
+    p, entropies = torch.softmax(teacher, 1), []
+    for beta in (0.5, 1.0, 2.0, 4.0, 8.0):
+        found = targets.scale(given, factor=beta)
+        power = p**beta / (p**beta).sum(1, keepdim=True)
+        torch.testing.assert_close(torch.softmax(found.teacher, 1), power)
+        at_the_teacher = losses.list_ce(found.teacher, found, temperature=1.0)  # which leaves its entropy alone
+        torch.testing.assert_close(at_the_teacher, -(power * power.log()).sum(1))
+        entropies.append(at_the_teacher)
+    assert (torch.stack(entropies).diff(dim=0) < 0).all()
+
+
 def test_an_adapter_begins_as_the_identity_and_keeps_what_is_not_known():
     adapted = targets.Adapted(8)
     assert torch.equal(adapted(TEACHER), TEACHER)
