@@ -42,6 +42,13 @@ def test_a_turned_copy_has_no_distance_after_the_turn_and_a_permutation_is_found
     assert (student - student[:, order]).square().mean() > 0.1
 
 
+def test_from_fewer_rows_than_dimensions_a_permutation_is_not_found_though_the_rows_are():
+    few, order = rows(1, D - 2, D), torch.tensor([3, 0, 4, 1, 2])
+    turn = align.turn(few, few[:, order])
+    torch.testing.assert_close(few[:, order] @ turn, few)
+    assert not torch.allclose(turn, torch.eye(D).double()[order], atol=1e-3)
+
+
 def test_the_turn_keeps_lengths_and_no_other_is_nearer():
     student, teacher = rows(1, N, D), rows(2, N, D)
     best = align.turn(student, teacher)

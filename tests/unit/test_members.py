@@ -47,6 +47,24 @@ def test_a_mixture_averages_chances_over_what_is_unseen() -> None:
     np.testing.assert_allclose(score(some, None).exp().numpy(), wanted[some], atol=1e-6)
 
 
+def test_of_equal_members_it_is_the_mean_of_chances_whatever_is_added_to_a_members_scores() -> None:
+    """logmeanexp of log-softmaxes (Stanton et al., NeurIPS 2021), which the mean of raw scores is not."""
+    even = np.full((1, 3), 1 / 3)
+    plain = [encoder_scorer(*vectors(seed)) for seed in (1, 2, 3)]
+    louder = [*plain[:2], lined(plain[2], 1.0, 50.0)]
+    found, same = (
+        together([Voice(score=one, temperature=1.0, seen=None) for one in voices], even, ONE_FOR_ALL, whole=True)(
+            EVERYONE, None
+        )
+        for voices in (plain, louder)
+    )
+    raw = torch.stack([one(EVERYONE, None) for one in plain]).double()
+    mean = raw.softmax(2).mean(0)
+    torch.testing.assert_close(found.double().exp(), mean, atol=1e-6, rtol=0)
+    torch.testing.assert_close(same, found, atol=1e-4, rtol=0)
+    assert (raw.mean(0).softmax(1) - mean).abs().max() > 0.05
+
+
 def test_items_that_are_asked_for_keep_the_chance_they_have_among_all() -> None:
     score = together([voice(1), voice(2)], np.array([[0.5, 0.5]]), ONE_FOR_ALL, whole=True)
     asked = torch.tensor([[3, 7], [5, -1], [8, 2], [0, 1], [2, 6], [6, 3]])

@@ -60,6 +60,37 @@ def test_no_mixture_of_a_fine_grid_is_better_than_the_shares(rng) -> None:
     assert min(grid) - 1e-3 < best <= min(grid) + 1e-7
 
 
+def evolved(loss, members: int, rng: np.random.Generator, rounds: int = 80) -> np.ndarray:
+    """Return the least of `loss` [P,M] -> [P] over mixtures that differential evolution finds (rand/1/bin)."""
+    people = rng.dirichlet(np.ones(members), 20)
+    values = loss(people)
+    for _ in range(rounds):
+        a, b, c = (people[rng.permutation(len(people))] for _ in range(3))
+        tried = np.where(rng.random(people.shape) < 0.9, a + 0.6 * (b - c), people).clip(1e-9)
+        tried /= tried.sum(1, keepdims=True)
+        found = loss(tried)
+        better = found <= values
+        people[better], values[better] = tried[better], found[better]
+    return people[values.argmin()]
+
+
+def test_expectation_maximisation_finds_what_differential_evolution_does(rng) -> None:
+    """Ganta et al. (2022) weigh assistants so; both are above an even mixture and everyone alone."""
+    tables = rng.dirichlet(np.full(60, 0.3), 3) * 0.999 + 0.001 / 60
+    planted = np.array([0.6, 0.3, 0.1])
+    chances, weight = draws(rng, tables, planted @ tables, 3000)
+
+    def loss(people: np.ndarray) -> np.ndarray:
+        return np.array([nll(mixed(chances, share), weight) for share in people])
+
+    found, searched = shares(chances, weight), evolved(loss, 3, rng)
+    np.testing.assert_allclose(found, searched, atol=2e-3)
+    np.testing.assert_allclose(searched, planted, atol=0.05)
+    best, *others = loss(np.array([found, searched, np.full(3, 1 / 3), *np.eye(3)]))
+    assert best <= others[0] + 1e-9
+    assert best + 0.01 < min(others[1:])
+
+
 def test_a_dominated_member_gets_no_share(rng) -> None:
     good, bad = rng.normal(-2, 0.3, 200), rng.normal(-6, 0.3, 200)
     share = shares(np.stack([good, bad]), np.full(200, 1 / 200))

@@ -53,6 +53,14 @@ def test_who_is_explained_better_is_trusted_more(dataset):
     assert 0.0 <= both[-1] < 0.9
 
 
+def test_between_nobody_and_wholly_trust_is_the_share_of_the_largest_gain(dataset):
+    """Of n candidates a scratch student that knows nothing lacks log n nats, and a teacher that knows all none."""
+    found, facts = trust(dataset, knows(dataset, range(USERS), 3.0), knows(dataset, [], 0.0), 2)
+    nats = [np.log(ITEMS - 3), np.log(ITEMS - 9)]
+    assert [row["nats"] for row in facts] == pytest.approx(nats, abs=1e-5)
+    assert found[[0, -1]].tolist() == pytest.approx([1.0, nats[1] / nats[0]], abs=1e-5)
+
+
 def test_a_teacher_that_knows_no_more_is_trusted_with_nobody(dataset):
     found, facts = trust(dataset, knows(dataset, [], 0.0), knows(dataset, range(USERS), 3.0), 2)
     assert not found.any()
