@@ -12,6 +12,7 @@ from pipelines.release import Everything, release
 from pipelines.teach import teach, told
 from recdistill import stages
 from recdistill.config import Config
+from recdistill.deferral import defer
 from recdistill.errors import ConfigError, RecdistillError, StageError
 from recdistill.measure import Judged
 from recdistill.models.spec import Fitted
@@ -20,7 +21,19 @@ from recdistill.stages import Run
 from recdistill.types import Artifact
 from recdistill.yamlfile import dotted
 
-NAMES = ("ingest", "split", "scratch", "teacher", "labels", "student", "index", "evaluate", "latency", "promote")
+NAMES = (
+    "ingest",
+    "split",
+    "scratch",
+    "teacher",
+    "labels",
+    "student",
+    "index",
+    "defer",
+    "evaluate",
+    "latency",
+    "promote",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +97,15 @@ def path(config: Config, run: Run) -> Iterator[Made | Everything]:
         candidates=config.labels,
         widths=student.widths,
     )
+    deferred = None
+    if config.defer is not None:
+        deferred = defer(data, judged, config.defer, config.report, run)
+        yield Made(name="defer", artifacts=[deferred])
     evaluated = stages.evaluate(data, judged, config.report, run)
     yield Made(name="evaluate", artifacts=[evaluated])
     timed = stages.latency(data, judged, config.report.k[0], run)
     yield Made(name="latency", artifacts=[timed])
-    yield Everything(data=data, judged=judged, evaluated=evaluated, timed=timed)
+    yield Everything(data=data, judged=judged, evaluated=evaluated, timed=timed, deferred=deferred)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from recdistill.errors import GateRejected
 from recdistill.gates import judge
 from recdistill.measure import Judged, read_json
 from recdistill.report import read_report, write_report
+from recdistill.report_defer import warning
 from recdistill.results import Release
 from recdistill.stages import Data, Run
 from recdistill.store import environment
@@ -32,6 +33,12 @@ class Everything:
     judged: Judged
     evaluated: Artifact
     timed: Artifact
+    deferred: Artifact | None = None  # the gate that asks the teacher, where there is one
+
+    @property
+    def bundle(self) -> Path:
+        """Return the bundle that is registered, with its gate if it has one."""
+        return (self.judged.index if self.deferred is None else self.deferred).path / "bundle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping
         return Released(out, None, show(report))
     uri, model = config.exec.tracking_uri, config.registry.model
     tracking.initialise(uri, run.store)
-    bundle = all_.judged.index.path / "bundle"
+    bundle = all_.bundle
     version = registry.find_version(uri, model, manifest_sha256(bundle))
     if _decided(uri, model, version):  # show what it was decided by
         report, gates = _earlier(out, report), None
@@ -85,7 +92,8 @@ def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping
 
 def report_directory(config: Config, run: Run, all_: Everything) -> Path:
     """Return where the report of a run is."""
-    return run.store.parent / "reports" / f"{config.name}-{all_.evaluated.fingerprint[:12]}"
+    gate = "" if all_.deferred is None else f"-{all_.deferred.fingerprint[:6]}"
+    return run.store.parent / "reports" / f"{config.name}-{all_.evaluated.fingerprint[:12]}{gate}"
 
 
 def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any]], command: str) -> dict[str, Any]:
@@ -104,6 +112,8 @@ def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any
     warnings += _warnings(quality, index)
     labels = {} if judged.labels is None else told(judged.labels.manifest.facts)
     warnings += thin(labels)
+    asking = None if all_.deferred is None else read_json(all_.deferred, "defer.json")
+    warnings += [said for said in [warning(asking) if asking else ""] if said]
     return {
         "schema_version": 1,
         "name": config.name,
@@ -130,6 +140,7 @@ def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any
         "config": config.model_dump(mode="json", exclude={"exec"}),
         "stages": [dict(row) for row in stages],
         "warnings": warnings,
+        "defer": asking,
     }
 
 
@@ -246,6 +257,7 @@ def _stage_runs(config: Config, all_: Everything, stages: Sequence[Mapping[str, 
         "student": config.student,
         "labels": config.labels,
         "index": config.index,
+        "defer": config.defer,
         "evaluate": config.report,
     }
     quality = read_json(all_.evaluated, "quality.json")["quality"]

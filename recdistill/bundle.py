@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +12,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recdistill import serve
+from recdistill import serve, serve_gate
 from recdistill.errors import ArtifactError, DataError
 from recdistill.serve import Bundle, encode
 from recdistill.spec import canonical
 from recdistill.store import sha256, write_text
 from recdistill.types import Float, Int
 
-__all__ = ["Bundle", "encode", "manifest_sha256", "open_bundle", "write_bundle"]
+__all__ = ["Bundle", "encode", "gated_bundle", "manifest_sha256", "model_code", "open_bundle", "write_bundle"]
 FIX = "build the bundle again, or fetch it from the registry"
 
 
@@ -59,13 +60,52 @@ def write_bundle(
         np.save(partial / "popular.npy", np.asarray(popular, np.int64))
         for name in ("index.faiss", "index.json"):
             shutil.copyfile(index_dir / name, partial / name)
-        files = {f.name: sha256(f) for f in sorted(partial.iterdir())}
-        manifest = {**facts, "format": serve.FORMAT, "files": files}
-        write_text(partial / "manifest.json", canonical(manifest) + "\n")
-        shutil.rmtree(out, ignore_errors=True)
-        partial.replace(out)
+        return _end(partial, out, facts)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def gated_bundle(
+    bundle: Path,
+    out: Path,
+    *,
+    gate: Mapping[str, Any],
+    popularity: Float,
+    offsets: Int,
+    items: Int,
+    fingerprint: str,
+) -> dict[str, Any]:
+    """Write what `bundle` holds and a gate to the directory `out`, and return its manifest.
+
+    `gate` is what gate.json says, popularity [I] what it calls popular. User u took items[offsets[u]:offsets[u+1]], the
+    latest last: all of them, of which an encoder reads the latest that it averages. Raises ArtifactError if `bundle` is
+    not whole.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    open_bundle(bundle)
+    facts = json.loads((bundle / "manifest.json").read_text(encoding="utf-8")) | {"fingerprint": fingerprint}
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        shutil.copytree(bundle, partial, ignore=shutil.ignore_patterns("manifest.json"))
+        rows = pa.LargeListArray.from_arrays(pa.array(offsets, pa.int64()), pa.array(items, pa.int64()))
+        parquet.write_table(pa.table({"history": rows}), partial / "histories.parquet")
+        write_text(partial / "gate.json", canonical(dict(gate)) + "\n")
+        np.save(partial / "gate.npy", popularity)
+        return _end(partial, out, facts)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _end(partial: Path, out: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the manifest of the files in `partial`, with `facts`, and put them in the place of `out`; return it."""
+    files = {f.name: sha256(f) for f in sorted(partial.iterdir())}
+    manifest = {**facts, "format": serve.FORMAT, "files": files}
+    write_text(partial / "manifest.json", canonical(manifest) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    partial.replace(out)
     return json.loads(canonical(manifest))
 
 
@@ -80,6 +120,14 @@ def open_bundle(path: Path, *, manifest: str | None = None) -> Bundle:
         return serve.open_bundle(path)
     except serve.BundleError as cause:
         raise ArtifactError(str(cause), fix=FIX) from cause
+
+
+def model_code(out: Path) -> Path:
+    """Write the code that serves a bundle to the directory `out`, as the one file that MLflow copies; return it."""
+    own = re.compile(r"^from (?:recdistill|__future__)\b.*\n", re.MULTILINE)
+    parts = [own.sub("", Path(part.__file__).read_text(encoding="utf-8")) for part in (serve_gate, serve)]
+    write_text(out / "serve.py", "\n".join(["from __future__ import annotations\n", *parts]))
+    return out / "serve.py"
 
 
 def manifest_sha256(path: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from recdistill import checks_taught, checks_teacher, checks_terms, checks_transfer
+from recdistill import checks_defer, checks_taught, checks_teacher, checks_terms, checks_transfer
 from recdistill.errors import ConfigError
 from recdistill.yamlfile import KeyPath, dotted
 
@@ -200,6 +200,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     *checks_terms.CHECKS,
     *checks_taught.CHECKS,
     *checks_transfer.CHECKS,
+    *checks_defer.CHECKS,
     labels_read,
     labels_deep_enough,
     list_users_read,

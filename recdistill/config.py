@@ -13,6 +13,7 @@ from recdistill.checks import checks
 from recdistill.data.features import FeaturesSpec
 from recdistill.data.log import LogSpec
 from recdistill.data.split import GlobalTime, SplitSpec
+from recdistill.deferral import DeferSpec
 from recdistill.distill.spec import LabelsSpec, TermSpec
 from recdistill.errors import ConfigError, Problem
 from recdistill.explain import validate
@@ -59,6 +60,8 @@ class Config(Spec):
     distill: tuple[TermSpec, ...] = ()
     """What the student learns from the labels; the scratch twin learns the same without it."""
     index: IndexSpec = IndexSpec()
+    defer: DeferSpec | None = Field(default=None, exclude_if=lambda spec: spec is None)
+    """For a share of the users the served student may ask its teacher; left out, it never does."""
     report: ReportSpec = ReportSpec()
     registry: RegistrySpec | None = None
     exec: ExecSpec = ExecSpec()

@@ -109,6 +109,28 @@ def lines(curves: Mapping[str, Sequence[tuple[float, float]]], *, salt: str, lab
     return _svg(draw, height=2.1, salt=salt)
 
 
+def budgets(
+    curves: Mapping[str, Sequence[tuple[float, float]]], mark: tuple[float, float, float, float], *, x: str, salt: str
+) -> str:
+    """Return one line a series over shares of the users; `mark` is one place (share, value, low, high) of interest."""
+
+    def draw(axes: Axes) -> None:
+        axes.axhline(0, color=LINE, lw=1)
+        for name, points in curves.items():
+            across, up = zip(*points, strict=True)
+            axes.plot(across, up, color=_stand_in(name), lw=1.8, ls=(0, (4, 3)) if name == "popularity" else "-")
+        at, value, low, high = mark
+        axes.plot([at, at], [low, high], color=INK, lw=1.4, solid_capstyle="round")
+        axes.plot([at], [value], "o", ms=6, color=INK)
+        axes.grid(axis="y", color=LINE, lw=0.6)
+        axes.locator_params(axis="y", nbins=5)
+        axes.set_xticks([i / 5 for i in range(6)], [f"{20 * i}%" for i in range(6)])
+        axes.margins(x=0.03, y=0.08)
+        axes.set_xlabel(x)
+
+    return _svg(draw, height=2.6, salt=salt)
+
+
 def diagonal(curves: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, salt: str) -> str:
     """Return one line a series through points above 0 on two log scales, beside the line on which both are the same."""
 

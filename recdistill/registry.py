@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field, StringConstraints
 
-from recdistill import serve
-from recdistill.bundle import manifest_sha256, open_bundle
+from recdistill.bundle import manifest_sha256, model_code, open_bundle
 from recdistill.errors import ArtifactError, GateRejected, StageError
 from recdistill.gates import GatesSpec
 from recdistill.results import GateResult, Release
 from recdistill.spec import Spec
-from recdistill.tracking import fluent, insist, store
+from recdistill.tracking import fluent, insist, signature, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,7 +79,7 @@ def register(uri: str, model: str, bundle: Path, run_id: str, tags: Mapping[str,
         return known
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     facts = {MANIFEST: digest, DATA_END: manifest.get("data_end"), FINGERPRINT: manifest.get("fingerprint")}
-    with store(uri) as client, fluent(uri):
+    with store(uri) as client, fluent(uri), tempfile.TemporaryDirectory() as folder:
         import mlflow
         import pandas as pd
 
@@ -88,9 +87,9 @@ def register(uri: str, model: str, bundle: Path, run_id: str, tags: Mapping[str,
         with mlflow.start_run(run_id=run_id):
             logged = mlflow.pyfunc.log_model(
                 name="student",
-                python_model=serve.__file__,
+                python_model=str(model_code(Path(folder))),
                 artifacts={"bundle": str(bundle)},
-                signature=serve.signature(opened),
+                signature=signature(opened),
                 input_example=example,
                 pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
             )

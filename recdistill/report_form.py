@@ -116,6 +116,49 @@ class StageRow(Part):
     hit: bool = False
 
 
+class Measured(Part):
+    """A mean over users, with its bootstrap interval."""
+
+    value: Number
+    low: Number = None
+    high: Number = None
+
+
+class Asking(Part):
+    """What asking the teacher for a share of the users gains, a mean over all of them; `rate` is the share asked."""
+
+    budget: Number
+    rate: Number
+    gain: Number
+    random: Number
+    entropy: Number
+    oracle: Number
+
+
+class Deferral(Part):
+    """The gate that asks the teacher at serving; what is gained is of `metric` at `k`, at the `rate` it asks."""
+
+    budget: Number
+    k: int
+    depth: int
+    metric: str
+    users: int
+    fitted_users: int
+    known: Number = None
+    rate: Number
+    drift: Number = None
+    gate: Measured
+    random: Measured
+    lead: Measured  # of the gate over as many users by chance
+    cascade: Measured  # everybody asked about
+    student: Measured  # quality of the student alone
+    entropy: Number
+    oracle: Number
+    share: Number = None
+    weights: dict[str, Number] = {}
+    curve: list[Asking] = []
+
+
 class Report(Part):
     """The whole report."""
 
@@ -138,6 +181,7 @@ class Report(Part):
     config: dict[str, Any] = {}
     stages: list[StageRow] = []
     warnings: list[str] = []
+    defer: Deferral | None = Field(default=None, exclude_if=lambda found: found is None)  # where the student may ask
     diagnosis: Diagnosis | None = Field(default=None, exclude_if=lambda found: found is None)  # where one was made
 
 

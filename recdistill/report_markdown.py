@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from recdistill import report_defer
 from recdistill import report_view as view
 from recdistill.diagnosis_form import read
 from recdistill.diagnosis_words import findings
@@ -34,6 +35,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         table(view.gaps(report)),
         table(_totals(view.latency(report))),
         "\n".join(f"- {escape(text)}" for text in _diagnosis(report)),
+        f"Asking the teacher: {escape(report_defer.verdict(report['defer']))}" if report.get("defer") else "",
         f"Gates: {passed} of {len(report['gates'])} passed." if report["gates"] else "",
         "\n".join(f"- failed: {escape(g['gate'])}: {escape(g['reason'])}" for g in failed),
         "\n".join(f"- warning: {escape(w)}" for w in report["warnings"][:ROWS]),
@@ -72,6 +74,9 @@ def model_card(report: Mapping[str, Any]) -> str:
         table(view.gaps(report)),
         "### By slice" if view.slices(report).rows else "",
         table(view.slices(report)),
+        "## Asking the teacher" if report.get("defer") else "",
+        escape(report_defer.verdict(report["defer"])) if report.get("defer") else "",
+        table(report_defer.table(report["defer"])) if report.get("defer") else "",
         "## Speed and size",
         table(view.latency(report)) or "Not measured.",
         "## Gates" if report["gates"] else "",

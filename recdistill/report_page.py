@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from recdistill import plots, report_words
+from recdistill import plots, report_defer, report_words
 from recdistill import report_view as view
 from recdistill.diagnosis_form import read
 from recdistill.diagnosis_page import Figure, section
@@ -52,6 +52,7 @@ def html(report: Mapping[str, Any]) -> str:
             metric=report_words.metric_name(**report["headline"]),
             view=view,
             diagnosis=None if found is None else section(read(found)),
+            defer=report_defer.section(report["defer"]) if report.get("defer") else None,
             undiagnosed=report_words.undiagnosed(report),
             figures={
                 "quality": list(_quality(report)),

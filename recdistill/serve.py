@@ -1,7 +1,7 @@
 """The model that the registry holds and serves: a bundle, read and answered from.
 
-MLflow copies this one file into the model and runs it there, so it imports nothing of recdistill; the bundle writer
-and the latency harness import their reading and encoding from here, so what is measured is what is served.
+MLflow runs it as one file with serve_gate.py (recdistill.bundle.model_code), so it imports nothing else of recdistill;
+the bundle writer and the latency harness import their reading and encoding from here: what is measured is what serves.
 
     query.safetensors     user [U,d]; a two-tower also has history [I,d] and layers.<n>.weight, layers.<n>.bias
     query.json            kind, space, dim, num_users, num_items, and history: how many latest items are averaged
@@ -9,6 +9,7 @@ and the latency harness import their reading and encoding from here, so what is 
     histories.parquet     optional: the items of each user, used when a request gives none
     popular.npy           item rows by popularity, the answer where there is nothing to go by
     index.faiss           the index, index.json what is in it
+    gate.json, gate.npy   optional: whom to ask the teacher about, see serve_gate.py; histories are then whole
     manifest.json         the sha256 of every file above
 """
 
@@ -17,11 +18,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from recdistill.serve_gate import Deferral, joined, read_deferral
 
 FORMAT = 1
 REQUIRED = ("query.safetensors", "query.json", "user_ids.parquet", "item_ids.parquet", "popular.npy", "index.faiss")
@@ -52,6 +56,7 @@ class Bundle(NamedTuple):
     past: Array | None
     popular: Array  # item rows
     params: str  # FAISS runtime parameters
+    deferral: Deferral | None = None
 
 
 class Answer(NamedTuple):
@@ -97,8 +102,9 @@ def open_bundle(path: Path) -> Bundle:
             past=past,
             popular=np.load(path / "popular.npy", allow_pickle=False),
             params=params,
+            deferral=read_deferral(path),
         )
-    except (KeyError, ValueError, OSError) as cause:
+    except (KeyError, ValueError, TypeError, OSError) as cause:
         raise BundleError(f"{path}: cannot be read: {type(cause).__name__}: {cause}") from cause
 
 
@@ -186,20 +192,27 @@ def encode(bundle: Bundle, users: Sequence[int], histories: Sequence[Array]) -> 
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
+def known(
+    bundle: Bundle, requests: Sequence[tuple[Any, Sequence[Any] | None]]
+) -> tuple[list[int], list[Array], list[int]]:
+    """Return of requests the user rows (-1 unknown), the item rows each took, and which the model can answer."""
+    users = [bundle.user_row.get(user_id, -1) for user_id, _ in requests]
+    histories = []
+    for user, (_, given) in zip(users, requests, strict=True):
+        items = [bundle.item_row[i] for i in given or () if i in bundle.item_row]
+        histories.append(np.asarray(items, np.int64) if items else default_history(bundle, user))
+    uses_history = bundle.kind == "two_tower"
+    return users, histories, [n for n, u in enumerate(users) if u >= 0 or (uses_history and len(histories[n]))]
+
+
 def recommend(bundle: Bundle, index: Any, requests: Sequence[tuple[Any, Sequence[Any] | None]], k: int) -> list[Answer]:
     """Answer (user_id, history item_ids or None) requests with the `k` best items, fewer in a smaller catalogue.
 
     Items of a history that the catalogue does not know are passed over.
     """
     k = min(k, len(bundle.item_ids))
-    users = [bundle.user_row.get(user_id, -1) for user_id, _ in requests]
-    histories = []
-    for user, (_, given) in zip(users, requests, strict=True):
-        known = [bundle.item_row[i] for i in given or () if i in bundle.item_row]
-        histories.append(np.asarray(known, np.int64) if known else default_history(bundle, user))
+    users, histories, asked = known(bundle, requests)
     answers = [Answer([bundle.item_ids[i] for i in bundle.popular[:k]], [0.0] * k, "popular")] * len(requests)
-    uses_history = bundle.kind == "two_tower"
-    asked = [n for n, u in enumerate(users) if u >= 0 or (uses_history and len(histories[n]))]
     if asked:
         queries = encode(bundle, [users[n] for n in asked], [histories[n] for n in asked])
         scores, rows = search_index(index, queries, k)
@@ -208,6 +221,17 @@ def recommend(bundle: Bundle, index: Any, requests: Sequence[tuple[Any, Sequence
             ids = [bundle.item_ids[i] for i in r]
             answers[n] = Answer(ids, s.astype(float).tolist(), "model" if users[n] >= 0 else "history")
     return answers
+
+
+def deferred(bundle: Bundle, index: Any, requests: Sequence[tuple[Any, Sequence[Any] | None]]) -> list[bool]:
+    """Return for which requests the gate of `bundle` asks the teacher; for none that the model cannot answer."""
+    users, histories, asked = known(bundle, requests)
+    answer = np.zeros(len(users), np.bool_)
+    if asked and (gate := bundle.deferral) is not None:
+        taken = [histories[n] for n in asked]
+        queries = encode(bundle, [users[n] for n in asked], taken)
+        answer[asked] = gate.predicted(partial(search_index, index), queries, *joined(taken)) > gate.threshold
+    return answer.tolist()
 
 
 def requests_of(frame: Any, k: Any, ids: tuple[Any, Any]) -> list[tuple[Any, list[Any] | None]]:
@@ -243,28 +267,12 @@ def _check_id(value: Any, like: Any, where: str) -> None:
         raise ValueError(f"{where} is {value!r}; it must be {wanted}")
 
 
-def signature(bundle: Bundle) -> Any:
-    """Return the MLflow signature of the served model: its ids have the bundle's types."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array
-
-    user, item = (
-        DataType.string if isinstance(like, str) else DataType.long
-        for like in (next(iter(bundle.user_row)), bundle.item_ids[0])
-    )
-    asked = Schema([ColSpec(user, "user_id"), ColSpec(Array(item), "history", required=False)])
-    given = [("item_ids", Array(item)), ("scores", Array(DataType.double)), ("source", DataType.string)]
-    answer = Schema([ColSpec(kind, name) for name, kind in given])
-    return ModelSignature(asked, answer, ParamSchema([ParamSpec("k", DataType.long, 10)]))
-
-
 if not __name__.startswith("recdistill."):  # MLflow runs a copy of this file under a name of its own
     import mlflow
     import pandas as pd
 
     class Recommender(mlflow.pyfunc.PythonModel):
-        """Answers one row of `item_ids`, `scores` and `source` per input row."""
+        """Answers one row of `item_ids`, `scores` and `source` per input row, and `defer` where there is a gate."""
 
         def load_context(self, context: Any) -> None:
             self.bundle = open_bundle(Path(context.artifacts["bundle"]))
@@ -280,6 +288,8 @@ if not __name__.startswith("recdistill."):  # MLflow runs a copy of this file un
             except ValueError as cause:
                 raise mlflow.MlflowException.invalid_parameter_value(str(cause)) from None
             answers = recommend(self.bundle, self.index, requests, int(k))
-            return pd.DataFrame(answers, columns=pd.Index(Answer._fields))
+            frame = pd.DataFrame(answers, columns=pd.Index(Answer._fields))
+            asks = self.bundle.deferral is not None
+            return frame.assign(defer=deferred(self.bundle, self.index, requests)) if asks else frame
 
     mlflow.models.set_model(Recommender())

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 from filelock import FileLock
 
 from recdistill.errors import ArtifactError, StageError
+from recdistill.serve import Bundle
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -162,6 +163,23 @@ def log_report(uri: str, run: str, report_dir: Path) -> None:
     """Put the report's files under `report` of a run, in place of what is there."""
     with store(uri) as client:
         client.log_artifacts(run, str(report_dir), "report")
+
+
+def signature(bundle: Bundle) -> Any:
+    """Return the MLflow signature of the served model: its ids have the bundle's types, and a gate answers too."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
+
+    user, item = (
+        DataType.string if isinstance(like, str) else DataType.long
+        for like in (next(iter(bundle.user_row)), bundle.item_ids[0])
+    )
+    asked = Schema([ColSpec(user, "user_id"), ColSpec(Array(item), "history", required=False)])
+    given = [("item_ids", Array(item)), ("scores", Array(DataType.double)), ("source", DataType.string)]
+    given += [("defer", DataType.boolean)] if bundle.deferral is not None else []
+    answer = Schema([ColSpec(kind, name) for name, kind in given])
+    return ModelSignature(asked, answer, ParamSchema([ParamSpec("k", DataType.long, 10)]))
 
 
 def _child(client: MlflowClient, experiment_id: str, parent: str, stage: StageRun, start: int) -> int:

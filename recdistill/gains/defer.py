@@ -16,23 +16,11 @@ from numpy.typing import NDArray
 
 from recdistill.gains.paired import Real
 from recdistill.metrics import METRICS, hits, relevant
+from recdistill.serve_gate import FEATURES, Gate, list_features
 from recdistill.types import Float, Int, Interactions
 
-FEATURES = ("entropy", "margin", "log_history", "popularity")
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """A line from the features of a user's list to the advantage of asking."""
-
-    mean: Real  # [F]
-    spread: Real  # [F]
-    weights: Real  # [F] of features less their mean, over their spread
-    shift: float
-
-    def __call__(self, features: Real) -> Real:
-        """Return the predicted advantage of rows [n,F]: [n]."""
-        return (features - self.mean) / self.spread @ self.weights + self.shift
+__all__ = ["FEATURES", "Curve", "Gate", "advantage", "asked", "fit_gate", "judge", "list_features"]
+__all__ += ["reranked", "threshold"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,27 +33,6 @@ class Curve:
     random: Real  # by chance, in expectation: budget times the gain of asking for everybody
     entropy: Real  # by the entropy of the list alone
     oracle: Real  # by whoever knows the advantage, who asks for nobody that loses by it
-
-
-def list_features(scores: Float, items: Int, history: Int, popularity: Float) -> Real:
-    """Return what a student's list tells of how sure it is, [n,4], in the order of FEATURES.
-
-    scores and items [n,K], best first, -1 for none; history [n], items the user took; popularity [I], times an item was
-    taken, or any function of it. Entropy is in nats, of the softmax over the list; the margin is of the first over the
-    second score, 0 without a second.
-    """
-    there = items >= 0
-    known = np.where(there, scores, -np.inf).astype(np.float64)
-    top = known.max(1, keepdims=True, initial=-np.inf)
-    mass = np.where(there, np.exp(known - np.where(np.isfinite(top), top, 0.0)), 0.0)
-    p = mass / np.maximum(mass.sum(1, keepdims=True), 1e-300)
-    entropy = -(p * np.log(np.where(p > 0, p, 1.0))).sum(1)
-    two = there[:, :2].all(1) if items.shape[1] > 1 else np.zeros(len(items), np.bool_)
-    margin = np.zeros(len(items))
-    margin[two] = known[two, 0] - known[two, 1] if items.shape[1] > 1 else 0.0
-    liked = np.where(there, np.asarray(popularity, np.float64)[np.maximum(items, 0)], 0.0)
-    liked = liked.sum(1) / np.maximum(there.sum(1), 1)
-    return np.stack([entropy, margin, np.log1p(np.asarray(history, np.float64)), liked], axis=1)
 
 
 def reranked(items: Int, teacher: Float) -> Int:

@@ -29,6 +29,7 @@ LEVELS = (
         "evaluate",
         "diagnose",
         "serve",
+        "serve_gate",
         "bundle",
         "ann",
     }
@@ -39,15 +40,19 @@ LEVELS = (
     {"diagnosis", "diagnosis_controls", "diagnosis_form", "diagnosis_lists", "diagnosis_page", "diagnosis_scores"}
     | {"diagnosis_stages", "diagnosis_view", "diagnosis_voices", "diagnosis_words"}
     | {"plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
+    | {"report_defer"}
     | {
         "config",
         "checks",
+        "checks_defer",
         "checks_taught",
         "checks_teacher",
         "checks_terms",
         "checks_transfer",
         "stages",
         "measure",
+        "deferral",
+        "deferral_crowd",
         "methods",
     },
 )
