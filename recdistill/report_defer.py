@@ -65,7 +65,7 @@ def verdict(found: Row) -> str:
     if proven(found):
         return f"{text} It chooses better than chance: beside as many users at random it is {apart}."
     if (lead["high"] or 0) < 0:
-        return f"{text} The gate chooses worse than chance: beside as many users at random it is {apart}. Do not use it."
+        return f"{text} Do not use the gate: it chooses worse than chance, beside as many users at random {apart}."
     return (
         f"{text} The gate is not shown to choose better than chance: beside as many users at random it is {apart}, "
         "an interval that contains 0."
