@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recdistill.transfer.gates import pool
+from recdistill.models.gates import pool
 from recdistill.transfer.histories import padded, places
 from recdistill.types import Int, Interactions, Synthetic
 

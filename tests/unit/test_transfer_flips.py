@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from recdistill.models.gates import pool
 from recdistill.transfer.flips import Side, disagreement, flipped, flips, gains, slopes
-from recdistill.transfer.gates import pool
 from recdistill.transfer.histories import padded, places
 from recdistill.types import Interactions
 

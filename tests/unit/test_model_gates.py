@@ -7,16 +7,17 @@ import torch
 from torch.nn.functional import cosine_similarity, embedding
 
 from recdistill.models.encoders import TwoTower
-from recdistill.models.tables import PlainTable
-from recdistill.transfer.gates import (
+from recdistill.models.gates import (
     confidence,
     direction,
     gate_distance,
     gate_gradients,
     linear_gradients,
+    of_first,
     pool,
     tower_gradients,
 )
+from recdistill.models.tables import PlainTable
 from recdistill.types import Past
 
 B, L, K, ITEMS = 4, 6, 7, 20
@@ -109,6 +110,16 @@ def test_gates_of_a_whole_model_have_the_same_gradient(which):
 
     wanted = tower_gradients(model.vectors, KNOWN, model.deep, model.items, **which)
     torch.testing.assert_close(gate_gradients(sure, KNOWN, torch.float64), wanted, atol=1e-12, rtol=0)
+
+
+def test_models_that_are_compared_are_sure_of_the_first_item_of_a_list():
+    scores, listed = normal(B, K), torch.where(LISTED, torch.arange(K), -1)
+    listed[3] = -1
+    chances = scores.masked_fill(listed < 0, -torch.inf).softmax(1)[:, 0]
+    found = confidence(scores, **of_first(listed))
+    torch.testing.assert_close(found[:3], chances[:3])
+    assert found[3] == 0
+    assert (found[:3] < confidence(scores, listed=listed >= 0)[:3]).any()
 
 
 def test_a_model_of_any_width_has_one_number_an_item():

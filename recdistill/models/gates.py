@@ -38,6 +38,17 @@ def confidence(scores: Tensor, *, listed: Tensor | None = None, positives: Tenso
     return (_chances(scores, listed) * _meant(scores, listed, positives)).sum(1)
 
 
+def of_first(listed: Tensor) -> dict[str, Tensor]:
+    """Return what tells `confidence` to be the chance of the first item of lists [B,K], -1 where they are shorter.
+
+    Two models that are to be compared must be sure of the same item: which is likeliest to each may differ, and no
+    gradient says so.
+    """
+    first = torch.zeros_like(listed, dtype=torch.bool)
+    first[:, :1] = True
+    return {"listed": listed >= 0, "positives": first & (listed >= 0)}
+
+
 def linear_gradients(
     vectors: Tensor,
     known: Tensor,
@@ -56,7 +67,7 @@ def linear_gradients(
     p = _chances((items @ users.unsqueeze(2)).squeeze(2), listed)
     meant = _meant(p, listed, positives)
     slope = p * (meant - (p * meant).sum(1, keepdim=True))
-    return _along(vectors, known, (slope.unsqueeze(1) @ items).squeeze(1))
+    return along(vectors, known, (slope.unsqueeze(1) @ items).squeeze(1))
 
 
 def tower_gradients(
@@ -81,8 +92,17 @@ def tower_gradients(
         scores = (items @ tower(pooled).unsqueeze(2)).squeeze(2)
         total = confidence(scores, listed=listed, positives=positives).sum()
         (slope,) = torch.autograd.grad(total, pooled, create_graph=learn, materialize_grads=True)
-        found = _along(vectors, known, slope)
+        found = along(vectors, known, slope)
     return found if learn else found.detach()
+
+
+def along(vectors: Tensor, known: Tensor, slope: Tensor) -> Tensor:
+    """Return d confidence / d gates [B,L] from `slope` = d confidence / d pooled [B,D]: <e_j, slope> / count.
+
+    vectors [B,L,D] of the history, known [B,L]. A gate of no item is 0.
+    """
+    each = (vectors @ slope.unsqueeze(2)).squeeze(2) / known.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(known, each, 0.0)
 
 
 def gate_gradients(sure: Callable[[Tensor], Tensor], known: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -132,9 +152,3 @@ def _meant(scores: Tensor, listed: Tensor | None, positives: Tensor | None) -> T
         return positives.to(scores.dtype)
     seen = scores.detach() if listed is None else scores.detach().masked_fill(~listed, -torch.inf)
     return torch.zeros_like(seen).scatter(1, seen.argmax(1, keepdim=True), 1.0)
-
-
-def _along(vectors: Tensor, known: Tensor, slope: Tensor) -> Tensor:
-    """Return <e_j, slope> / count of each item of a history, 0 of none: vectors [B,L,D], slope [B,D] -> [B,L]."""
-    each = (vectors @ slope.unsqueeze(2)).squeeze(2) / known.sum(1, keepdim=True).clamp(min=1)
-    return torch.where(known, each, 0.0)
