@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from recdistill.checks_teacher import all_terms
-from recdistill.distill.spec import ListTermSpec
+from recdistill.distill.spec import AlignTermSpec, GatesTermSpec, ListTermSpec
 from recdistill.distill.spec_draws import Draw
 from recdistill.yamlfile import KeyPath
 
@@ -79,6 +79,8 @@ def _asked(config: Config) -> Iterator[tuple[KeyPath, KeyPath, str, str]]:
         yield ("student",), ("items",), "vectors", "what serves are the teacher's own items"
     for i, term in enumerate(config.distill):
         at: KeyPath = ("distill", i)
+        if isinstance(term, GatesTermSpec):
+            continue
         if not isinstance(term, ListTermSpec):
             yield at, ("kind",), "vectors", "align compares vectors, and the labels keep none"
             continue
@@ -132,6 +134,8 @@ def sides_whole(config: Config) -> Iterator[Finding]:
     """Lists of users for an item are the labels' alone, as lists along a training are; an adapter has two sides."""
     for i, term in enumerate(config.distill):
         at: KeyPath = ("distill", i)
+        if isinstance(term, GatesTermSpec):
+            continue
         if not isinstance(term, ListTermSpec):
             if term.preserve is not None and (term.loss.kind != "distance" or set(term.sides) != {"users", "items"}):
                 yield (*at, "preserve"), "is of adapters of users and of items: loss distance, with both sides"
@@ -208,7 +212,7 @@ def phases_possible(config: Config) -> Iterator[Finding]:
             yield ("distill", i, "phase"), f"never counts: training ends after {epochs} epochs, and stop is after start"
         if term.balance and not config.student.task:
             yield ("distill", i, "balance"), "has no effect: with student.task 0 there is no gradient to be as long as"
-        if not isinstance(term, ListTermSpec) and len(set(term.sides)) < len(term.sides):
+        if isinstance(term, AlignTermSpec) and len(set(term.sides)) < len(term.sides):
             yield ("distill", i, "sides"), "names a side twice"
 
 

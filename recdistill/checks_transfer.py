@@ -62,7 +62,8 @@ def terms_of_anybody(config: Config) -> Iterator[Finding]:
     for i, term in enumerate(config.distill):
         at: KeyPath = ("distill", i)
         if not isinstance(term, ListTermSpec):
-            yield (*at, "kind"), "align compares vectors of known users: not with labels.transfer"
+            what = "align compares vectors" if term.kind == "align" else "gates are on histories"
+            yield (*at, "kind"), f"{what} of known users: not with labels.transfer"
             continue
         if term.side == "users" and term.teacher != "labels":
             yield (*at, "teacher"), f"lists of a {term.teacher} are of known users: not with labels.transfer"

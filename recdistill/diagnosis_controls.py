@@ -49,8 +49,8 @@ def control_terms(kind: Kind, terms: Sequence[TermSpec], depth: int) -> tuple[Te
     Terms of label smoothing and of KD-pt draw the head of the list, `depth` at most, some of what was taken and some
     of the rest, and compare by KL: no other loss reads them. Weights and phases stay.
     """
-    if kind == "strangers":
-        return tuple(terms)
+    if kind == "strangers":  # at which items of a history to look, nobody else's teacher says
+        return tuple(term for term in terms if term.kind != "gates")
     found = []
     for term in terms:
         if isinstance(term, ListTermSpec) and term.teacher != "labels":

@@ -14,13 +14,14 @@ from recdistill.ensemble import read_recipe, speaker
 from recdistill.external import external_lister
 from recdistill.fit import load
 from recdistill.folds import labelled_folds
+from recdistill.gated import write_gates
 from recdistill.labels import TRANSFER, Layout, Lister
 from recdistill.members import Ready
 from recdistill.models.build import history_length
 from recdistill.models.recipe import Teacher
 from recdistill.models.spec import Fitted
 from recdistill.scoring import Scorer, encoder_scorer, vectors
-from recdistill.shards import Share, finish, write_shards
+from recdistill.shards import Share, finish, missing, write_shards
 from recdistill.teachers import encoder_lister, scored_lister
 from recdistill.topk import Precision
 from recdistill.transfer.store import write_transfer
@@ -75,7 +76,19 @@ def label_data(
         return with_trajectory(plain, moments(dataset, teacher, spec.trajectory, layout.along[2], reads, seen))
 
     written = write_shards(out, layout, lister, log, share) if share is not None else {}
-    if whole and (spec.vectors or spec.item_depth or spec.reliability):
+    facts |= _keep(dataset, teacher, scratch, spec, out, layout, log) if whole else {}
+    if spec.transfer is None:
+        return finish(out, layout, facts, dataset.train) if whole else written
+    told = write_transfer(dataset, teacher, spec, spec.transfer, out / TRANSFER, layout, log, share=share, whole=whole)
+    return _both(out, layout, facts, dataset.train, told) if whole else _together(written, told)
+
+
+def _keep(
+    dataset: Dataset, teacher: Teacher, scratch: Fitted, spec: LabelsSpec, out: Path, layout: Layout, log: Log
+) -> dict[str, Any]:
+    """Write what `spec` keeps beside the lists in `out`; returns the facts of it."""
+    facts, seen = dict[str, Any](), dataset.train if spec.exclude_seen else None
+    if spec.vectors or spec.item_depth or spec.reliability:
         made = ready_teacher(dataset, teacher, Sequences.of(dataset.train), seen, whole=True, compute=spec.compute)
         if spec.vectors:
             write_vectors(out, made)
@@ -84,10 +97,9 @@ def label_data(
         if spec.reliability:
             found, facts["reliability"] = trust(dataset, made.score, _finder(dataset, scratch), spec.reliability)
             write_trust(out, found)
-    if spec.transfer is None:
-        return finish(out, layout, facts, dataset.train) if whole else written
-    told = write_transfer(dataset, teacher, spec, spec.transfer, out / TRANSFER, layout, log, share=share, whole=whole)
-    return _both(out, layout, facts, dataset.train, told) if whole else _together(written, told)
+    if spec.gates and not missing(out, layout):  # of which the end of the store tells
+        write_gates(out, dataset, teacher, layout, log)
+    return facts
 
 
 def _finder(dataset: Dataset, scratch: Fitted) -> Scorer:

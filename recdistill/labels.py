@@ -29,6 +29,7 @@ from recdistill.types import Float, Int, Interactions, Labels, Synthetic, Vector
 SHARD_BYTES = 100_000_000  # of a shard on disk; making it takes about three times as much memory
 FACTS = "labels.json"
 TRUST = "trust.npy"  # how far the teacher is to be trusted with each user, where the labels were asked for it
+GATES = "gates.npy"  # how much each item of a history moves the teacher's confidence, likewise
 BY_ITEM = "by_item"  # the store of lists of users, in that of lists of items
 TRANSFER = "transfer"  # the store of lists of histories that nobody had, beside these histories
 REBUILD = "delete the directory and run the same command again"
@@ -181,6 +182,7 @@ def open_labels(
         vectors=given,
         by_item=open_labels(path / BY_ITEM) if (path / BY_ITEM).is_dir() else None,
         trust=np.load(path / TRUST, mmap_mode="c") if (path / TRUST).is_file() else None,
+        gates=np.load(path / GATES, mmap_mode="c") if (path / GATES).is_file() else None,
         transfer=_open_transfer(path / TRANSFER, given) if (path / TRANSFER).is_dir() else None,
     )
 

@@ -13,10 +13,10 @@ from torch import Generator, Tensor
 
 from recdistill.data.sequences import Sequences
 from recdistill.distill.draws import Lists, Seen, popularity_groups
-from recdistill.distill.terms import AlignTerm, ListTerm, Term
+from recdistill.distill.terms import AlignTerm, GatesTerm, ListTerm, Term
 from recdistill.guide import Guide
 from recdistill.parts import cut, of_rank
-from recdistill.taught import Near, Sides, comparable, neighbours
+from recdistill.taught import Near, Sides, comparable, looks, neighbours
 from recdistill.types import Around, Candidates, Dataset, Float, Int, Interactions, Labels, Lesson, Past, Vectors
 from recdistill.world import World
 
@@ -40,12 +40,12 @@ class Lessons:
     @property
     def asks_items(self) -> bool:
         """Say whether a step needs items of its own: for lists of users, or vectors."""
-        return any(isinstance(t, AlignTerm) or t.side == "items" for t in self.terms)
+        return any(isinstance(t, AlignTerm) or (isinstance(t, ListTerm) and t.side == "items") for t in self.terms)
 
     @property
     def asks_users(self) -> bool:
         """Say whether a step needs users beside those of its batch."""
-        return any(isinstance(t, AlignTerm) or (t.side == "users" and not t.in_batch) for t in self.terms)
+        return any(not isinstance(t, ListTerm) or (t.side == "users" and not t.in_batch) for t in self.terms)
 
     @property
     def asks_batch(self) -> bool:
@@ -120,6 +120,7 @@ class Lessons:
             kept=kept,
             around=around,
             items=items[own] if self.asks_items else None,
+            gates=looks(self.labels, users[mine]) if any(isinstance(t, GatesTerm) for t in self.terms) else None,
             crowd=everyone,
             crowd_past=None if everyone is None else self._past(everyone),
             at=share,
@@ -153,7 +154,7 @@ class Lessons:
                 if term.preserve is not None:
                     yield term.name, term.candidates(self._lists(users, "labels", 0), generator)
                 continue
-            if term.in_batch:
+            if isinstance(term, GatesTerm) or term.in_batch:
                 continue
             rows = items if term.side == "items" else users
             asked = f"{term.side}.{term.teacher}.{term.groups}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from recdistill.distill.spec import ListTermSpec, TermSpec
+from recdistill.distill.spec import GatesTermSpec, ListTermSpec, TermSpec
 from recdistill.errors import ConfigError
 from recdistill.explain import close, validate
 from recdistill.spec import Spec
@@ -96,11 +96,14 @@ def load_method(path: Path) -> Method:
 def needs(terms: Sequence[TermSpec], start: str = "random", items: str = "learned") -> list[str]:
     """Return what `terms`, what the tables `start` with, and the `items` that serve need beside the student.
 
-    lists, vectors, item lists and trajectory are of the label store; student lists are of the training, brought up to
-    date every few epochs; a partner is a model that learns beside the student.
+    lists, vectors, item lists, trajectory and gates are of the label store; student lists are of the training, brought
+    up to date every few epochs; a partner is a model that learns beside the student.
     """
     found: dict[str, bool] = dict.fromkeys(NEEDS, False) | {"vectors": start == "teacher" or items == "folded"}
     for term in terms:
+        if isinstance(term, GatesTermSpec):
+            found["lists"] = found["gates"] = True
+            continue
         if not isinstance(term, ListTermSpec):
             found["vectors"] = True
             found["lists"] |= term.preserve is not None
@@ -117,7 +120,7 @@ def needs(terms: Sequence[TermSpec], start: str = "random", items: str = "learne
     return [name for name, wanted in found.items() if wanted]
 
 
-NEEDS = ("lists", "vectors", "item lists", "trajectory", "student lists", "partner")
+NEEDS = ("lists", "vectors", "item lists", "trajectory", "student lists", "partner", "gates")
 
 
 def method_schema() -> dict[str, Any]:

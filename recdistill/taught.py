@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recdistill.distill.graph import co_taken, smooth_all
-from recdistill.types import Dataset, Float, Vectors
+from recdistill.types import Dataset, Float, Labels, Vectors
 
 Sides = tuple[Tensor, Tensor]
 Near = tuple[Sides, Sides]
@@ -39,6 +39,14 @@ def _scaled(centred: Float) -> Tensor:
     squared = np.square(centred, dtype=np.float64).sum(1)
     length = np.sqrt(squared[squared > 0].mean()) if (squared > 0).any() else 1.0
     return torch.from_numpy((centred / length).astype(np.float32))
+
+
+def looks(labels: Labels | None, users: Tensor) -> Sides:
+    """Return the whole lists of `users` [R], [R,K], and the gradients of their teacher's confidence by gates, [R,L]."""
+    assert labels is not None
+    assert labels.gates is not None, "nobody has asked the teacher where it looks: labels.gates"
+    rows = users.numpy()
+    return torch.from_numpy(labels.take(rows)[0]), torch.from_numpy(np.array(labels.gates[rows]))
 
 
 def neighbours(

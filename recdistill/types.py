@@ -127,6 +127,7 @@ class Labels:
     extra: Mapping[str, tuple[NDArray[Any], ...]] = field(default_factory=dict)
     vectors: Vectors | None = None  # of an encoder teacher, on request: their inner product is the score
     trust: Float | None = None  # [U], on request: how far each user is trusted to the teacher
+    gates: Float | None = None  # [U,L], on request: how much each item of a history moves the teacher's confidence
     by_item: Labels | None = None  # on request: the users that the teacher ranks first for each item, as "items"
     transfer: tuple[Labels, Synthetic] | None = None  # on request: lists of histories that nobody had, and these
 
@@ -224,6 +225,7 @@ class Lesson:
     kept: Mapping[str, Tensor] = field(default_factory=dict)  # teacher's vectors of the items in `candidates` [R*K,Dt]
     around: Mapping[str, Around] = field(default_factory=dict)
     items: Tensor | None = None  # [Q] items whose lists of users, or vectors, are compared
+    gates: tuple[Tensor, Tensor] | None = None  # whole lists [R,K], and the teacher's gradients of gates [R,L]
     crowd: Tensor | None = None  # [n] users that lists of items name, list by list, then neighbours, term by term
     crowd_past: Past | None = None
     at: float = 0.0  # share of the training that is done

@@ -13,9 +13,9 @@ from torch import Tensor
 from recdistill.distill import blend, draws, grouped, guided, losses, partial, paths, rectify, targets
 from recdistill.distill.schedule import Curve, risen
 from recdistill.distill.signals import treatment
-from recdistill.distill.spec import AlignTermSpec, ListTermSpec, TermSpec, trusts
+from recdistill.distill.spec import AlignTermSpec, GatesTermSpec, ListTermSpec, TermSpec, trusts
 from recdistill.distill.spec_targets import Adapted, of_the_step
-from recdistill.distill.terms import AlignTerm, ListTerm, Term
+from recdistill.distill.terms import AlignTerm, GatesTerm, ListTerm, Term
 from recdistill.types import Candidates
 
 DRAWS: dict[str, Callable[..., draws.Draw]] = {
@@ -73,6 +73,8 @@ def make_term(
 ) -> Term:
     """Return the term that `spec` describes; ranked draws come first, whatever order they were written in."""
     curve = Curve(**spec.phase.model_dump(), epochs=epochs)
+    if isinstance(spec, GatesTermSpec):
+        return GatesTerm(name=f"{position}.gates", weight=spec.weight, balance=spec.balance, curve=curve)
     if isinstance(spec, AlignTermSpec):
         return AlignTerm(
             name=f"{position}.{spec.loss.kind}",

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from recdistill.data.sequences import joined
 from recdistill.distill import align, task_losses
 from recdistill.distill.actor import Actor
+from recdistill.distill.attention import look
 from recdistill.distill.auxiliary import Balance, Exit, Head, adapt
 from recdistill.distill.compare import Seat, align_values, asked_items, list_scores, live
 from recdistill.distill.schedule import Part, part_at
 from recdistill.distill.targets import Adapted
-from recdistill.distill.terms import AlignTerm, ListTerm, Term, key
+from recdistill.distill.terms import AlignTerm, GatesTerm, ListTerm, Term, key
 from recdistill.models.encoders import MF, Encoded, Encoder, Group, TwoTower, encode
 from recdistill.models.ranker import Ranker
 from recdistill.types import Batch, Candidates, Past, Space
@@ -62,6 +63,7 @@ class Objective(nn.Module):
         self.loss, self.num_items, self.task, self.parts = loss, num_items, task, parts
         self.listing = [term for term in terms if isinstance(term, ListTerm)]
         self.aligning = [term for term in terms if isinstance(term, AlignTerm)]
+        self.gating = [term for term in terms if isinstance(term, GatesTerm)]
         self.heads = heads  # a ranker's further heads: name -> weight of its loss
         self.bf16 = bf16  # products of dense layers are taken in bfloat16; weights and losses stay as they are
         space: Space = "dot" if isinstance(model, Ranker) else model.space
@@ -91,7 +93,11 @@ class Objective(nn.Module):
                 scores = [logits[..., 0] for logits in judged]
             elif isinstance(self.model, MF | TwoTower):
                 others = asked_items(self.listing, self.aligning, batch, self.num_items)
-                encoded = encode(self.model, users, past, groups, others)
+                histories: list[Tensor] = []
+                if lesson.gates is not None:  # whose lists stand after all other requests
+                    others.append(lesson.gates[0].reshape(-1))
+                    histories.append(batch.list_past.items.reshape(-1))
+                encoded = encode(self.model, users, past, groups, others, histories)
                 scores = [score.float() for score in encoded.scores]
             else:
                 scores = [score.float() for score in self.model.score(users, past, groups)]
@@ -110,6 +116,9 @@ class Objective(nn.Module):
         values = self._list_values(compared, batch)
         if encoded is not None:
             values |= align_values(self.aligning, batch, seat, self.listing, encoded, self.own)
+            if isinstance(self.model, TwoTower) and lesson.gates is not None:
+                apart = look(self.model, encoded, seat.listed, batch.list_past.items, *lesson.gates)
+                values |= {term.name: apart.mean() for term in self.gating}
         found |= self._weighed(values, found["task"], encoded, batch)
         if self.actor is not None and self.training:
             self.actor.hear(found["task"].detach(), batch.step)
@@ -160,7 +169,7 @@ class Objective(nn.Module):
         if encoded is not None and self.balance.names and self.training:
             self.balance.update(task, values, (encoded.shared, encoded.found), batch.step)
         found = dict[str, Tensor]()
-        for term in (*self.listing, *self.aligning):
+        for term in (*self.listing, *self.aligning, *self.gating):
             weight = term.weight * batch.lesson.curves.get(term.name, 1.0)
             scale = self.balance.scale(term.name) if term.balance else 1.0
             if self.actor is not None:
@@ -185,6 +194,8 @@ def _modules(terms: Sequence[Term], widths: Widths, space: Space) -> dict[str, n
         if isinstance(term, AlignTerm):
             taught = {"users": widths.users, "items": widths.items}
             own |= {f"{key(term)}_{side}": align.build(term.loss, widths.student, taught[side]) for side in term.sides}
+            continue
+        if isinstance(term, GatesTerm):
             continue
         if term.exit:
             own[f"{key(term)}_head"] = Exit(space)

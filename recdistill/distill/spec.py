@@ -51,6 +51,9 @@ class LabelsSpec(Spec):
     reliability: Annotated[int | None, Field(gt=0, exclude_if=lambda groups: groups is None)] = None
     """Groups of users by activity, each trusted to the teacher as far as it explains their held-out items better than
     the scratch student: for target blend and signal reliability."""
+    gates: Annotated[bool, Field(exclude_if=lambda kept: not kept)] = False
+    """How much each item of a user's history moves the chance that the teacher gives the first item of the list: for
+    terms of kind gates."""
     exclude_seen: bool = True
     """Leave each user's training items out of the list."""
     calibration: Literal["none", "temperature", "platt"] = "none"
@@ -120,10 +123,20 @@ class AlignTermSpec(_Term):
     preserve: Preserve | None = None
 
 
+class GatesTermSpec(_Term):
+    """The student looks where the teacher looks: at the items of a history that move its confidence.
+
+    2 - 2 cos of both gradients, by gates on the history's items, of the chance of the list's first item among the whole
+    list (labels.gates; Wang, Li and Sun, Gradient knowledge distillation, ENLSP at NeurIPS 2022).
+    """
+
+    kind: Literal["gates"] = "gates"
+
+
 def trusts(term: ListTermSpec) -> bool:
     """Say whether a term asks how far the teacher is to be trusted with each user."""
     blended = any(t.kind == "blend" and t.teacher == "reliable" for t in term.target)
     return blended or (term.signal is not None and term.signal.kind == "reliability")
 
 
-TermSpec = Annotated[ListTermSpec | AlignTermSpec, Field(discriminator="kind")]
+TermSpec = Annotated[ListTermSpec | AlignTermSpec | GatesTermSpec, Field(discriminator="kind")]

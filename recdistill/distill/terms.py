@@ -139,7 +139,17 @@ class AlignTerm:
         return Candidates(items=found.items, teacher=found.scores, ranked=k)
 
 
-Term = ListTerm | AlignTerm
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatesTerm:
+    """Compares which items of a history move the student's confidence with which move the teacher's."""
+
+    name: str
+    weight: float
+    balance: bool = False
+    curve: Curve = field(default_factory=Curve)
+
+
+Term = ListTerm | AlignTerm | GatesTerm
 
 
 def key(term: Term) -> str:

@@ -90,6 +90,11 @@ class TwoTower(nn.Module):
 
     def trunk(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last hidden layer of `users` (their vector where there is none), and the vectors of `items`."""
+        identity, pooled, found = self.read(users, past, items)
+        return self.tower(identity, pooled), found
+
+    def read(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the id vectors of `users`, their pooled histories, both [B,D], and the vectors of `items`, [n,D]."""
         history = past.items
         if self.training and self.id_dropout:
             users = users.masked_fill(hidden(users, history, self.id_dropout), -1)
@@ -99,11 +104,14 @@ class TwoTower(nn.Module):
         rows = self.item(torch.cat([asked, history[known]]), torch.cat([lengths, count]))
         found, pooled = rows.split([len(items), len(users)])
         pooled = pooled / count.clamp(min=1).unsqueeze(1)
-        identity = self.user(*single(users))
+        return self.user(*single(users)), pooled, found
+
+    def tower(self, identity: Tensor, pooled: Tensor) -> Tensor:
+        """Return the last hidden layer, the vector where there is none, from id vectors and pooled histories [B,D]."""
         x = torch.cat([identity, pooled], dim=1) if len(self.layers) else identity + pooled
         for layer in self.layers[:-1]:
             x = torch.relu(layer(x))
-        return x, found
+        return x
 
     def head(self, shared: Tensor) -> Tensor:
         """Return the vectors of users from what `trunk` gives: the last layer, of those that there are."""
@@ -190,6 +198,8 @@ class Encoded(NamedTuple):
     left: Tensor  # [B,D] user vectors as they are compared
     found: Tensor  # [n,D] item vectors before they are made comparable, as the lookup returned them
     others: list[Tensor]  # [m,D] item vectors of each further request, as they are compared
+    plain: list[Tensor]  # [m,D] those of requests for what the lookup returned
+    pooled: Tensor | None  # [B,D] pooled histories, where the model reads some: `shared` is a function of them
 
 
 def score_by_vectors(model: Encoder, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
@@ -198,26 +208,39 @@ def score_by_vectors(model: Encoder, users: Tensor, past: Past, groups: Sequence
 
 
 def encode(
-    model: Encoder, users: Tensor, past: Past, groups: Sequence[Group], others: Sequence[Tensor] = ()
+    model: Encoder,
+    users: Tensor,
+    past: Past,
+    groups: Sequence[Group],
+    others: Sequence[Tensor] = (),
+    plain: Sequence[Tensor] = (),
 ) -> Encoded:
     """Look everything up once: scores of `groups` over the first users, vectors of the items of `others` [m] each.
 
+    Vectors of items of `plain` [m] each are given as the lookup returned them, zeros for -1, as a history reads them.
     Where the groups ask for so much that it costs no more, everything is scored and then picked. Whether it is done
     depends on shapes alone, so that all ranks do the same.
     """
-    asked = [*(g.items.reshape(-1) for g in groups), *others]
+    asked = [*(g.items.reshape(-1) for g in groups), *others, *plain]
     rows = max((g.rows.indices(len(users))[1] for g in groups), default=0)
     count = sum(g.items.numel() for g in groups)
     everything = torch.arange(model.num_items, device=users.device)
     pairs = rows * model.num_items
     whole = count >= model.num_items and pairs <= MOST_SCORES and pairs <= _work(groups, rows)
-    shared, found = model.trunk(users, past, everything if whole else torch.cat(asked))
+    wanted, pooled = everything if whole else torch.cat(asked), None
+    if isinstance(model, TwoTower):
+        identity, pooled, found = model.read(users, past, wanted)
+        shared = model.tower(identity, pooled)
+    else:
+        shared, found = model.trunk(users, past, wanted)
     left, right = unit(model.head(shared), model.space), unit(found, model.space)
     queries = left[:rows] / model.temperature
     if whole:
         scores = _picked(queries @ right.T, everything, groups)
-        return Encoded(scores, shared, left, found, [pick(right, wanted) for wanted in others])
-    parts = right.split([len(wanted) for wanted in asked])
+        compared, raw = [pick(right, items) for items in others], [pick(found, items) for items in plain]
+        return Encoded(scores, shared, left, found, compared, raw, pooled)
+    sizes, own = [len(items) for items in asked], len(asked) - len(plain)
+    parts = right.split(sizes)
     scores = []
     for group, part in zip(groups, parts, strict=False):
         if group.items.dim() == 1:
@@ -225,7 +248,8 @@ def encode(
         else:
             each = part.view(*group.items.shape, -1)
             scores.append((each * queries[group.rows].unsqueeze(1)).sum(2))
-    return Encoded(scores, shared, left, found, list(parts[len(groups) :]))
+    compared, raw = list(parts[len(groups) : own]), list(found.split(sizes)[own:])
+    return Encoded(scores, shared, left, found, compared, raw, pooled)
 
 
 def _work(groups: Sequence[Group], rows: int) -> int:

@@ -24,13 +24,14 @@ class Reading(nn.Module):
         self.first, self.last = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.blocks = nn.ModuleList(Block(dim, heads, history) for _ in range(layers))
 
-    def forward(self, items: Tensor, past: Past) -> Tensor:
-        """Return the state after each place, [B,L,D], of the vectors `items` [B,L,D] of `past`.
+    def forward(self, items: Tensor, past: Past, gates: Tensor | None = None) -> Tensor:
+        """Return the state after each place, [B,L,D], of the vectors `items` [B,L,D] of `past`, times `gates` [B,L].
 
-        It depends on the places up to its own, and is zeros before the first item.
+        It depends on the places up to its own, and is zeros before the first item. Gates come after the first norm,
+        which would undo them.
         """
         there = past.items >= 0
-        x = self.first(items)
+        x = self.first(items) if gates is None else self.first(items) * gates.unsqueeze(2)
         at = torch.arange(there.shape[1], device=there.device)
         apart = at.unsqueeze(1) - at
         visible = (apart >= 0) & there[:, None, None, :]

@@ -99,13 +99,13 @@ def histories(train: Interactions, transfer: Transfer, history: int) -> Syntheti
     return splice(longest(train, history), both, mu, generator, aligned=True)
 
 
-def one_model(dataset: Dataset, teacher: Teacher) -> Told:
-    """Return the model of `teacher`; raises ConfigError unless it is one, and reads a history."""
+def one_model(dataset: Dataset, teacher: Teacher, where: str = "labels.transfer") -> Told:
+    """Return the model of `teacher`; raises ConfigError, of the setting `where`, unless it is one with a history."""
     recipe = read_recipe(teacher)
     history = history_length(teacher.models[0].spec) if teacher.models else 0
     if len(recipe.members) != 1 or teacher.folds or not history:
         what = "needs a teacher that is one model and reads a history: nobody else can be asked about one"
-        raise ConfigError(what, where="labels.transfer", fix="leave it out, or take a two_tower, sequence or ranker")
+        raise ConfigError(what, where=where, fix="leave it out, or take a two_tower, sequence or ranker")
     fitted, line = teacher.models[recipe.members[0].model], (recipe.scale, recipe.shift)
     return Told(load(fitted.spec, dataset, fitted.artifact.path, recipe.members[0].weights), history, line)
 

@@ -34,7 +34,7 @@ LEVELS = (
         "ann",
     }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
-    | {"candidates", "coverage", "shards", "beside"}
+    | {"candidates", "coverage", "shards", "beside", "gated"}
     | {"guide", "keeper", "ladder", "lessons", "settle", "parts", "start", "taught", "teaching", "trust"}
     | {"folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"},
     {"diagnosis", "diagnosis_controls", "diagnosis_form", "diagnosis_lists", "diagnosis_page", "diagnosis_scores"}
@@ -45,6 +45,7 @@ LEVELS = (
         "config",
         "checks",
         "checks_defer",
+        "checks_gates",
         "checks_taught",
         "checks_teacher",
         "checks_terms",
