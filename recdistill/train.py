@@ -83,6 +83,9 @@ def train(
     """
     sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in (at.sums or {}).items()}
     model.module.train()
+    if at.step:  # a table's step is as long as was said before its forward pass, which is in the step before
+        model.set_rate(rate((at.step - 1) / steps))
+        model.optimizer.zero_grad()
     while at.step < steps:
         losses = model.module(batch(at.step))
         model.set_rate(rate(at.step / steps))

@@ -87,6 +87,14 @@ def test_a_stopped_fit_goes_on_to_the_same_bytes(tmp_path, dataset, model):
     assert train(tmp_path / "stopped", dataset, MODELS[model], every=2) == alone
 
 
+@pytest.mark.parametrize("optimizer", ["rowwise_adagrad", "sgd", "adam"])
+def test_a_rate_that_falls_goes_on_from_where_it_was(tmp_path, dataset, optimizer):
+    falls = {"decay": "cosine", "optimizer": optimizer, "lr": 0.05}
+    alone = train(tmp_path / "alone", dataset, MODELS["mf"], **falls)
+    assert train(tmp_path / "stopped", dataset, MODELS["mf"], stop=7, **falls) is None
+    assert train(tmp_path / "stopped", dataset, MODELS["mf"], **falls) == alone
+
+
 def test_how_often_is_saved_changes_nothing(tmp_path, dataset):
     spec = MODELS["two_tower"]
     assert train(tmp_path / "a", dataset, spec, every=1) == train(tmp_path / "b", dataset, spec, every=500)
