@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from recdistill.checkpoint import load_checkpoint
+from recdistill.begin import end, learned, resume
 from recdistill.data.batches import Sampler, make_batches
 from recdistill.data.sequences import Sequences
 from recdistill.data.tasks import targets
@@ -24,7 +24,7 @@ from recdistill.distill.objective import Objective, Widths
 from recdistill.distill.spec_transfer import asked
 from recdistill.errors import ConfigError
 from recdistill.guide import Ask
-from recdistill.keeper import Keeper, mean, only
+from recdistill.keeper import Keeper, mean, only, reached
 from recdistill.lessons import Lessons, make_lessons
 from recdistill.metrics import hits, ndcg, relevant
 from recdistill.models.build import Model, ModelSpec, build, history_length, widths
@@ -59,37 +59,39 @@ def fit(
     checkpoint_every: int = 500,
     teaching: Teaching | None = None,
     keep: bool = False,
+    after: Path | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
     """Train a model and write it to `out`: weights.safetensors, curve.json, and an encoder's vectors; collective.
 
     Without `teaching` this is the teacher or the scratch student. A run that was killed goes on from its last
     checkpoint in `out`, which is there already, and ends in the same files. With `keep` the weights of every validation
-    stay there too, as weights-<step>.safetensors. Returns what was reached.
+    stay there too, as weights-<step>.safetensors. It begins with what the fit at `after` learned; `part` k of K of a
+    training with what that, the part before it, kept for it. Returns what was reached.
     """
     sequences = Sequences.of(dataset.train)
     sampler = _sampler(dataset, spec, settings, sequences)
     steps = settings.epochs * sampler.steps_per_epoch
+    until = end(part, settings.epochs, sampler.steps_per_epoch)
     plain = build(spec, dataset, PlainTable, seed=settings.seed)
 
     def ask() -> dict[str, tuple[Float, Float]]:
         return model_vectors(model.gather(), spec, teaching, dataset, sequences)
 
     lessons = _lessons(teaching, dataset, spec, settings, sampler, out, world, ask)
-    if lessons is not None:
-        sampler = _taught(sampler, lessons, settings, world)
-    model = _distributed(dataset, spec, settings, lessons, teaching, world, layout)
+    sampler = _taught(sampler, lessons, settings, world)
+    model = _distributed(dataset, spec, settings, lessons, teaching, world, layout, after)
     judge = partial(validate, plain, dataset, sequences=sequences, history=history_length(spec))
-    at = _resume(out, model, world)
-
-    first, clock = at.step, Stopwatch()
-    settle = settler(spec, teaching)
+    at, clock = resume(out, model, world, after), Stopwatch()
     prune = None if lessons is None or lessons.guide is None else lessons.guide.prune
+    settle = settler(spec, teaching)
     keeper = Keeper(out, model, plain, judge, world, clock, steps, checkpoint_every, keep, prune, settle)
-    at = train(
+    done = train(
         model,
         make_batches(sampler, world),
         at,
         steps=steps,
+        until=until,
         every=settings.evaluate_every * sampler.steps_per_epoch,
         patience=settings.patience if len(dataset.valid) else 0,
         rate=RATES[settings.decay],
@@ -97,15 +99,13 @@ def fit(
         log=lambda step, values: log(name, step, steps, values),
         save=keeper.save,
         evaluate=keeper.evaluate,
+        leave=keeper.leave if until < steps else None,
     )
-    seconds = clock.read()
-    best = at.best if len(dataset.valid) else None
-    log(name, steps, steps, {} if best is None else {"valid": best})
-    world.share(lambda: _finish(out, at, plain, dataset, sequences, history_length(spec), keep))
-    facts = {"steps": at.step, "best_step": at.best_step, "valid_ndcg_at_10": best, "parameters": _count(plain)}
-    # What this process spent in steps alone, from its own first: of a run that was killed, the rest.
-    epochs = (at.step - first) / sampler.steps_per_epoch
-    return facts | {"seconds_per_epoch": seconds / epochs if epochs else None}
+    facts = reached(done, plain, dataset, clock.read(), (done.step - at.step) / sampler.steps_per_epoch)
+    log(name, steps, steps, {} if facts["valid_ndcg_at_10"] is None else {"valid": done.best})
+    latest = model.gather() if until < steps else None
+    world.share(lambda: _finish(done, keeper, dataset, sequences, history_length(spec), latest))
+    return facts
 
 
 def load(spec: ModelSpec, dataset: Dataset, path: Path, weights: str = "weights.safetensors") -> Model:
@@ -141,6 +141,7 @@ def _distributed(
     teaching: Teaching | None,
     world: World,
     layout: Layout,
+    after: Path | None,
 ) -> Distributed:
     model, partner = build(spec, dataset, Table, seed=settings.seed), None
     if teaching is not None and teaching.partner is not None:
@@ -171,7 +172,7 @@ def _distributed(
         weight_decay=settings.weight_decay,
         init_std=INIT_STD,
         seed=settings.seed,
-        starts=_starts(spec, teaching),
+        starts=_starts(spec, teaching) | learned(model, after),
     )
 
 
@@ -229,11 +230,13 @@ def _sampler(dataset: Dataset, spec: ModelSpec, settings: TrainSpec, sequences: 
     )
 
 
-def _taught(sampler: Sampler, lessons: Lessons, settings: TrainSpec, world: World) -> Sampler:
+def _taught(sampler: Sampler, lessons: Lessons | None, settings: TrainSpec, world: World) -> Sampler:
     """Return `sampler` with what lists are drawn for: users, and where the labels have them histories nobody had.
 
     Raises ConfigError if the ranks cannot share either of both evenly.
     """
+    if lessons is None:
+        return sampler
     sampler = replace(sampler, lessons=lessons, list_users=settings.list_users, history=lessons.history)
     if lessons.labels is None or lessons.labels.transfer is None:
         return sampler
@@ -262,31 +265,28 @@ def model_vectors(
     return found
 
 
-def _resume(out: Path, model: Distributed, world: World) -> Progress:
-    found = load_checkpoint(out, model, world)
-    if found is None:
-        return Progress()
-    return Progress(**found | {"curve": tuple(found["curve"])})
-
-
 def _finish(
-    out: Path, at: Progress, plain: Model, dataset: Dataset, sequences: Sequences, history: int, keep: bool
+    at: Progress, keeper: Keeper, dataset: Dataset, sequences: Sequences, history: int, latest: dict[str, Tensor] | None
 ) -> None:
-    """Leave the best weights, the curve and the vectors; take the checkpoints away."""
-    best = load_file(out / f"weights-{at.best_step}.safetensors")
-    for old in [*(() if keep else out.glob("weights-*.safetensors")), *out.glob("checkpoint-*"), *out.glob("guide-*")]:
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+    """Leave the best weights, the curve and the vectors; take the checkpoints away.
+
+    Of a training that goes on from its `latest` weights, those are left, and all that it goes on with.
+    """
+    out, plain = keeper.out, keeper.plain
+    if latest is None:
+        left = load_file(out / f"weights-{at.best_step}.safetensors")
+        weights, passing = out.glob("weights-*.safetensors"), [*out.glob("checkpoint-*"), *out.glob("guide-*")]
+        for old in [*(() if keeper.keep else weights), *passing]:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    else:
+        left = keeper.served(latest)
     with aside(out / "weights.safetensors") as file:
-        save_file(best, file)
+        save_file(left, file)
     write_text(out / "curve.json", json.dumps([dict(point) for point in at.curve]))
     if isinstance(plain, Ranker):
         return
-    plain.load_state_dict(best)
+    plain.load_state_dict(left)
     found = vectors(plain, dataset, sequences, history)
     for side in ("users", "items"):
         with aside(out / f"{side}.npy") as file, file.open("wb") as handle:
             np.save(handle, getattr(found, side))
-
-
-def _count(model: Model) -> int:
-    return sum(p.numel() for p in model.parameters())

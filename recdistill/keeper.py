@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -15,6 +16,7 @@ from recdistill.models.build import Model
 from recdistill.models.tables import Distributed
 from recdistill.store import aside
 from recdistill.train import Progress, Stopwatch, finite
+from recdistill.types import Dataset
 from recdistill.world import World
 
 
@@ -38,12 +40,16 @@ class Keeper:
         """Validate the weights as they are, and keep them beside the checkpoints; collective."""
         with self.clock.stopped():
             weights = self.model.gather()
-            return self.world.share(lambda: self._keep_best(step, self._settled(only(weights, "model."))))
+            return self.world.share(lambda: self._keep_best(step, self.served(weights)))
 
     def save(self, now: Progress, sums: Mapping[str, Tensor]) -> None:
         """Write a checkpoint where it is time to; collective."""
         if now.step % self.every or now.step >= self.steps:
             return
+        self.leave(now, sums)
+
+    def leave(self, now: Progress, sums: Mapping[str, Tensor]) -> None:
+        """Write a checkpoint; collective."""
         with self.clock.stopped():
             # What the ranks have summed each for itself is averaged, or the others' part would be lost on the way.
             means = mean({name: value.clone() for name, value in sums.items()}, self.world)
@@ -53,8 +59,10 @@ class Keeper:
             if self.prune is not None:
                 self.world.share(partial(self.prune, now.step))
 
-    def _settled(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        return weights if self.settle is None else self.settle(weights)
+    def served(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return of all that was gathered the weights that serve."""
+        learned = only(weights, "model.")
+        return learned if self.settle is None else self.settle(learned)
 
     def _keep_best(self, step: int, weights: dict[str, Tensor]) -> float | None:
         """Those that prove not the best go with the next checkpoint."""
@@ -64,6 +72,16 @@ class Keeper:
         value = self.judge()
         self.plain.train()
         return value
+
+
+def reached(at: Progress, model: Model, dataset: Dataset, seconds: float, epochs: float) -> dict[str, Any]:
+    """Return what is told of a training that came to `at`, of which this process did so many `epochs` in `seconds`.
+
+    Of a run that was killed, or a part of one, those are the rest; the seconds are of steps alone.
+    """
+    count, judged = sum(p.numel() for p in model.parameters()), len(dataset.valid) and at.best_step
+    facts = {"steps": at.step, "best_step": at.best_step, "valid_ndcg_at_10": at.best if judged else None}
+    return facts | {"parameters": count, "seconds_per_epoch": seconds / epochs if epochs else None}
 
 
 def only(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -68,6 +68,7 @@ def train(
     at: Progress,
     *,
     steps: int,
+    until: int,
     every: int,
     patience: int,
     rate: Callable[[float], float],
@@ -75,18 +76,19 @@ def train(
     log: Callable[[int, Mapping[str, float]], None],
     save: Callable[[Progress, Mapping[str, Tensor]], None],
     evaluate: Callable[[int], float | None],
+    leave: Callable[[Progress, Mapping[str, Tensor]], None] | None = None,
 ) -> Progress:
-    """Advance from `at` to step `steps`, or until `patience` validations bring no gain.
+    """Advance from `at` to step `until` of `steps`, or until `patience` validations bring no gain.
 
-    `rate` gives by what learning rates are multiplied when a share of the steps is done. Collective: every rank makes
-    the same calls in the same order. Raises StageError at a loss that is not finite.
+    `rate` gives by what learning rates are multiplied when a share of all steps is done; `leave` is told where it ends.
+    Collective: every rank makes the same calls in the same order. Raises StageError at a loss that is not finite.
     """
     sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in (at.sums or {}).items()}
     model.module.train()
     if at.step:  # a table's step is as long as was said before its forward pass, which is in the step before
         model.set_rate(rate((at.step - 1) / steps))
         model.optimizer.zero_grad()
-    while at.step < steps:
+    while at.step < until and not (patience and at.waited >= patience):
         losses = model.module(batch(at.step))
         model.set_rate(rate(at.step / steps))
         model.optimizer.zero_grad()  # which hands the rate to the tables, whose update runs in the backward pass
@@ -111,12 +113,12 @@ def train(
             )
             sums = dict[str, Tensor]()
             log(at.step, {"loss": sum(means.values())} | ({} if valid is None else {"valid": valid}))
-            if patience and at.waited >= patience:
-                break
             model.module.train()
         else:
             log(at.step, {})
         save(at, sums)
+    if leave is not None:
+        leave(at, sums)
     return at
 
 

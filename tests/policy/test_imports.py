@@ -35,7 +35,7 @@ LEVELS = (
     }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
     | {"candidates", "coverage", "shards", "beside", "gated"}
-    | {"guide", "keeper", "ladder", "lessons", "settle", "parts", "start", "taught", "teaching", "trust"}
+    | {"begin", "guide", "keeper", "ladder", "lessons", "settle", "parts", "start", "taught", "teaching", "trust"}
     | {"folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"},
     {"diagnosis", "diagnosis_controls", "diagnosis_form", "diagnosis_lists", "diagnosis_page", "diagnosis_scores"}
     | {"diagnosis_stages", "diagnosis_view", "diagnosis_voices", "diagnosis_words"}
