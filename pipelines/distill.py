@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.release import Everything, release
+from pipelines.rounds import Source, learn
 from pipelines.teach import teach, told
 from recdistill import stages
 from recdistill.config import Config
@@ -27,6 +28,7 @@ NAMES = (
     "scratch",
     "teacher",
     "labels",
+    "rounds",
     "student",
     "index",
     "defer",
@@ -68,20 +70,11 @@ def path(config: Config, run: Run) -> Iterator[Made | Everything]:
         labels = stages.label(data, teacher, plain[0], config.labels, run)
         yield Made(name="labels", artifacts=[labels])
 
-    fitted = [
-        stages.fit(
-            data,
-            student.model,
-            t,
-            how,
-            run,
-            name=f"student, seed {t.seed}",
-            labels=labels,
-            terms=config.distill,
-            student=student,
-        )
-        for t in trains
-    ]
+    source = Source(teacher, plain[0], labels)
+    learned = [learn(config, data, source, t, run, name="student") for t in trains]
+    if between := [artifact for made in learned for artifact in made[:-1]]:
+        yield Made(name="rounds", artifacts=between)
+    fitted = [made[-1] for made in learned]
     yield Made(name="student", artifacts=fitted)
     distilled = [Fitted(student.model, artifact) for artifact in fitted]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.rounds import Source, twin
 from pipelines.sweep_cells import Asked, Cell, cells, filled
 from pipelines.sweep_fits import Made, Piece, make, reason, shown
 from pipelines.sweep_judge import judge_teacher
@@ -26,15 +27,15 @@ class Lesson:
     """A cell with the labels that its method learns from, or why it cannot be tried."""
 
     cell: Cell
-    labels: Artifact | None = None
+    source: Source | None = None
     teacher: Artifact | None = None  # what its teacher recommends
     why: str = ""
 
     def pieces(self, data: Data, seeds: Sequence[int], factor: float, *, judged: bool) -> list[Piece]:
         """Return one training a seed; none of what cannot be tried."""
-        if self.labels is None:
+        if self.source is None:
             return []
-        return _pieces(self.cell, data, seeds, labels=self.labels, factor=factor, judged=judged)
+        return _pieces(self.cell, data, seeds, source=self.source, factor=factor, judged=judged)
 
 
 def sweep(asked: Asked, log: Log) -> dict[str, Any]:
@@ -126,14 +127,14 @@ def _labelled(cell: Cell, data: Data, scratch: Tried, run: Run, tick: Ticker) ->
     if cell.config is None:
         return Lesson(cell=cell, why=cell.why)
     try:
-        plain = Fitted(cell.config.student.model, scratch.fits[0])
+        plain = twin(cell.config, data, scratch.fits[0], run)
         teacher, _ = teach(cell.config, data, plain, run)
         labels = stages.label(data, teacher, plain, cell.config.labels, run)
         judged = judge_teacher(data, teacher, plain, labels, cell.config, run)
     except Exception as error:
         return Lesson(cell=cell, why=reason(error))
     tick(f"labels for {cell.method}", None)
-    return Lesson(cell=cell, labels=labels, teacher=judged)
+    return Lesson(cell=cell, source=Source(teacher, plain, labels), teacher=judged)
 
 
 def _tuned(asked: Asked, lessons: Sequence[Lesson], data: Data, run: Run, tick: Ticker) -> list[Factors]:

@@ -12,6 +12,7 @@ from itertools import chain
 from multiprocessing import get_context, parent_process
 from threading import Thread
 
+from pipelines.rounds import Source, learn
 from pipelines.sweep_judge import judge
 from recdistill import stages
 from recdistill.config import Config
@@ -28,32 +29,28 @@ Tick = Callable[[str, float | None], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """One training: a student of `config`, taught by `labels` unless it is a scratch one."""
+    """One training: a student of `config`, taught by `source` unless it is a scratch one."""
 
     name: str
     config: Config
     data: Data
     seed: int
     taught: bool
-    labels: Artifact | None = None
+    source: Source | None = None
     factor: float = 1.0  # of the weight of every term
     judged: bool = True  # measured on the test part too
 
     def fit(self, run: Run) -> Artifact:
         """Return the trained model, found or built."""
         student = self.config.student
+        train = student.train.model_copy(update={"seed": self.seed})
+        if not self.taught:
+            name = f"{self.name}, seed {self.seed}"
+            return stages.fit(self.data, student.model, train, self.config.exec, run, name=name)
+        assert self.source is not None
         terms = [t.model_copy(update={"weight": t.weight * self.factor}) for t in self.config.distill]
-        return stages.fit(
-            self.data,
-            student.model,
-            student.train.model_copy(update={"seed": self.seed}),
-            self.config.exec,
-            run,
-            name=f"{self.name}, seed {self.seed}",
-            labels=self.labels if self.taught else None,
-            terms=terms if self.taught else (),
-            student=student if self.taught else None,
-        )
+        config = self.config.model_copy(update={"distill": tuple(terms)})
+        return learn(config, self.data, self.source, train, run, name=self.name)[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

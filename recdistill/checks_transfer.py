@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from recdistill.distill.spec import ListTermSpec
-from recdistill.distill.spec_transfer import asked
+from recdistill.distill.spec_transfer import Flips, asked
 from recdistill.yamlfile import KeyPath
 
 if TYPE_CHECKING:
@@ -55,6 +55,26 @@ def student_reads(config: Config) -> Iterator[Finding]:
         yield (*AT, "share"), reason
 
 
+def flips_possible(config: Config) -> Iterator[Finding]:
+    """Flips are edits of what two towers pool; where both pool the same they are gains of one and the same history."""
+    transfer, student, teacher = config.labels.transfer, config.student.model, config.teacher.model
+    if not isinstance(transfer, Flips) or not config.distill or student.kind != "two_tower":
+        return
+    if teacher.kind != "two_tower":
+        yield (*AT, "kind"), f"needs a teacher that pools its history: {teacher.kind} does not; take a two_tower"
+    elif teacher.history != student.history:
+        reason = (
+            f"is {student.history}, and the teacher's {teacher.history}: flips are of what both read; make them equal"
+        )
+        yield ("student", "model", "history"), reason
+    if transfer.count >= student.history:
+        reason = f"leaves no room in a history of {student.history} items for what is inserted: make it smaller"
+        yield (*AT, "count"), reason
+    if transfer.rounds > config.student.train.epochs:
+        reason = f"is more than the {config.student.train.epochs} epochs of student.train: each takes one at least"
+        yield (*AT, "rounds"), reason
+
+
 def terms_of_anybody(config: Config) -> Iterator[Finding]:
     """Nobody's history has no list of the student's own, and nobody's vector to come near to."""
     if config.labels.transfer is None:
@@ -77,4 +97,9 @@ def _compares(term: ListTermSpec) -> bool:
     return term.side == "users" and all(draw.kind != "in_batch" for draw in term.draw)
 
 
-CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (teacher_asked, student_reads, terms_of_anybody)
+CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    teacher_asked,
+    student_reads,
+    flips_possible,
+    terms_of_anybody,
+)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from recdistill import stages
 from recdistill.diagnosis_controls import CONTROLS, Kind, control_terms, cooled_terms
 from recdistill.distill.spec import LabelsSpec, TermSpec
+from recdistill.errors import ConfigError
 from recdistill.measure import Judged
 from recdistill.models.spec import Fitted, StudentSpec
 from recdistill.report import ReportSpec
@@ -75,6 +76,9 @@ def beside(
             factors[kind] = _best(pupils, tune)
             made[kind] = pupils.students(factors[kind])
     cooled = dict[float, Sequence[Fitted]]()
+    if temperatures and getattr(lessons.labels.transfer, "rounds", 1) > 1:
+        what = "students of other temperatures learn in one round, and would not be of the run's kind"
+        raise ConfigError(what, where="--temperatures", fix="set labels.transfer.rounds to 1, or leave it out")
     for temperature in temperatures:
         terms = cooled_terms(lessons.terms, temperature)
         if terms:

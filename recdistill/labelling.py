@@ -40,11 +40,12 @@ def label_data(
     *,
     share: Share | None,
     whole: bool,
+    student: Fitted | None = None,
 ) -> dict[str, Any]:
     """Write what `teacher` says to the label store `out`: the shards of `share` (none if None), its end if `whole`.
 
-    `stamp` says in every shard which labels it is a part of: `step` and `teacher`, their fingerprints. Returns the
-    facts of the whole store, or what `write_shards` says of its part.
+    `stamp` says in every shard which labels it is a part of: `step` and `teacher`, their fingerprints. Flips are made
+    against `student`, or else `scratch`. Returns the facts of the whole store, or what `write_shards` says of its part.
     """
     seen = dataset.train if spec.exclude_seen else None
     recipe = read_recipe(teacher)
@@ -60,7 +61,6 @@ def label_data(
         along=(len(teacher.models), spec.trajectory, min(spec.depth, TRAJECTORY)) if spec.trajectory else (0, 0, 0),
         stamp=stamp,
     )
-
     given: Lister | None = None
     if teacher.external is not None:  # read in any case: how much of it joined is a fact of the whole store
         line = {"scale": recipe.scale, "shift": recipe.shift}
@@ -79,7 +79,7 @@ def label_data(
     facts |= _keep(dataset, teacher, scratch, spec, out, layout, log) if whole else {}
     if spec.transfer is None:
         return finish(out, layout, facts, dataset.train) if whole else written
-    told = write_transfer(dataset, teacher, spec, spec.transfer, out / TRANSFER, layout, log, share=share, whole=whole)
+    told = write_transfer(dataset, teacher, student or scratch, spec, out / TRANSFER, layout, log, share, whole=whole)
     return _both(out, layout, facts, dataset.train, told) if whole else _together(written, told)
 
 

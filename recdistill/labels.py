@@ -201,24 +201,30 @@ def write_histories(out: Path, synthetic: Synthetic) -> None:
                 np.save(handle, column)
 
 
+def read_histories(path: Path) -> Synthetic:
+    """Map what `write_histories` wrote to `path`; raises OSError or ValueError if it cannot be read."""
+    known = {name: np.load(path / f"{name}.npy", mmap_mode="c") for name in HISTORIES if name != "times"}
+    times = path / "times.npy"
+    known["times"] = np.load(times, mmap_mode="c") if times.is_file() else None
+    log = Interactions(**{name: known.pop(name) for name in ("indptr", "items", "times")})
+    return Synthetic(interactions=log, **known)
+
+
 def _open_transfer(path: Path, given: Vectors | None) -> tuple[Labels, Synthetic]:
     """Map the lists at `path` and the histories that they are of; `given` are the teacher's vectors of users."""
     lists = open_labels(path)
     try:
-        known = {name: np.load(path / f"{name}.npy", mmap_mode="c") for name in HISTORIES if name != "times"}
-        times = path / "times.npy"
-        known["times"] = np.load(times, mmap_mode="c") if times.is_file() else None
+        synthetic = read_histories(path)
         users = None if given is None else np.load(path / "users.npy", mmap_mode="c")
-        assert len(known["parents"]) == len(known["mu"]) == len(known["indptr"]) - 1 == lists.num_users
+        assert len(synthetic) == len(synthetic.mu) == synthetic.interactions.num_users == lists.num_users
         assert users is None or len(users) == lists.num_users
-        assert known["indptr"][-1] == len(known["items"])
+        assert synthetic.interactions.indptr[-1] == len(synthetic.interactions)
     except (OSError, ValueError, AssertionError) as cause:
         what = f"the histories of these labels cannot be read ({cause!r})"
         raise ArtifactError(what, where=str(path), fix=REBUILD) from cause
-    log = Interactions(**{name: known.pop(name) for name in ("indptr", "items", "times")})
     if given is not None and users is not None:
         lists = replace(lists, vectors=replace(given, users=users))
-    return lists, Synthetic(interactions=log, **known)
+    return lists, synthetic
 
 
 def _open_vectors(path: Path) -> Vectors | None:

@@ -121,17 +121,22 @@ def fit(
     student: StudentSpec | None = None,
     fold: tuple[int, int] | None = None,
     keep: bool = False,
+    after: Artifact | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Artifact:
     """Data -> a trained model: teacher and scratch student without terms, the student with them.
 
     `student` says with what else a distilled student is trained. `fold` (k, K) leaves out of the training interactions
-    those of fold k of K; `keep` keeps every validation's weights.
+    those of fold k of K; `keep` keeps every validation's weights. It begins with the weights of `after`; `part` (k, K)
+    of a training goes on from the part before it, which `after` then is.
     """
     settings = train.model_dump(exclude=set() if terms else {"list_users"})
     config: dict[str, Any] = {"model": model, "train": settings, "distill": list(terms)}
     config |= settings_of(student) if student is not None and terms else {}
     config |= ({"fold": fold} if fold else {}) | ({"keep": True} if keep else {})
+    config |= {"part": part} if part[1] > 1 else {}
     inputs = data.inputs | ({"labels": labels.fingerprint} if labels is not None and terms else {})
+    inputs |= {} if after is None else {"after": after.fingerprint}
 
     def work(out: Path) -> Mapping[str, Any]:
         from recdistill.fit import fit as fit_model
@@ -156,6 +161,8 @@ def fit(
             checkpoint_every=how.checkpoint_every,
             teaching=teaching,
             keep=keep,
+            after=None if after is None else after.path,
+            part=part,
         )
 
     return run.build(Step("fit", 1, config, inputs, resumes=True, collective=True), work)
@@ -190,20 +197,25 @@ def _digest(external: ExternalSpec, run: Run) -> str:
     return run.world.share(lambda: digest_table(external.path, "parquet"))
 
 
-def label(data: Data, teacher: Teacher, scratch: Fitted, spec: LabelsSpec, run: Run) -> Artifact:
+def label(
+    data: Data, teacher: Teacher, scratch: Fitted, spec: LabelsSpec, run: Run, *, student: Fitted | None = None
+) -> Artifact:
     """Teacher -> its ranked lists; a ranker's candidates come from the scratch student, the retrieval before it.
 
-    Of a run that writes a share of them, what is returned stands for a store that is not whole: its path is that of
-    the partial directory. Raises ArtifactError if what is found is of another teacher, or older than `spec.ttl_days`.
+    Histories are flipped against `student`, the scratch one if None. Of a run that writes a share of them, what is
+    returned stands for a store that is not whole: its path is that of the partial directory. Raises ArtifactError if
+    what is found is of another teacher, or older than `spec.ttl_days`.
     """
     inputs = dict(data.inputs)
-    config: dict[str, Any] = {"labels": spec.model_dump(exclude={"ttl_days"})}
+    config: dict[str, Any] = {"labels": spec.model_dump(exclude={"ttl_days": True, "transfer": {"rounds"}})}
     if teacher.external is not None:
         config["external"] = teacher.external.model_dump(exclude={"path"})
         inputs["file"] = _digest(teacher.external, run)
     inputs["teacher"] = teacher.fingerprint or inputs["file"]
     if (teacher.ranks and spec.candidates is not None and spec.candidates.ann) or spec.reliability:
         inputs["scratch"] = scratch.artifact.fingerprint
+    if spec.transfer is not None and spec.transfer.kind == "flips":
+        inputs["student"] = (student or scratch).artifact.fingerprint
     step = Step("labels", 3, config, inputs, resumes=True)
     stamp = {"step": step.fingerprint, "teacher": inputs["teacher"]}
 
@@ -212,7 +224,8 @@ def label(data: Data, teacher: Teacher, scratch: Fitted, spec: LabelsSpec, run: 
         from recdistill.shards import Share
 
         share = None if run.finalize else run.share or Share()
-        return label_data(data.read(), teacher, scratch, spec, out, stamp, run.log, share=share, whole=whole)
+        how = {"share": share, "whole": whole, "student": student}
+        return label_data(data.read(), teacher, scratch, spec, out, stamp, run.log, **how)
 
     if run.share is not None and not run.dry:
         return _label_share(run, step, run.share, lambda out: work(out, whole=False))

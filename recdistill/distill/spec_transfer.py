@@ -35,7 +35,20 @@ class Splice(_Transfer):
     """The share of the first user is drawn from Beta(concentration, concentration): at 0.5 most are near 0 or 1."""
 
 
-Transfer = Annotated[Dropout | Splice, Field(discriminator="kind")]
+class Flips(_Transfer):
+    """Histories a few items from a user's own, on which student and teacher disagree most (Jafari et al., 2023)."""
+
+    kind: Literal["flips"] = "flips"
+    count: PositiveInt = 5
+    """Items that are dropped or inserted, at most."""
+    rounds: PositiveInt = 1
+    """Parts of the student's training. The histories of the first are made against the scratch student, those of any
+    other against the student as the part before left it."""
+    rows: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Histories, times the number of users who have one."""
+
+
+Transfer = Annotated[Dropout | Splice | Flips, Field(discriminator="kind")]
 
 
 def asked(list_users: int, share: float) -> int:

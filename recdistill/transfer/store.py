@@ -11,21 +11,26 @@ import torch
 
 from recdistill.data.sequences import Sequences
 from recdistill.distill.spec import LabelsSpec
-from recdistill.distill.spec_transfer import Splice, Transfer
+from recdistill.distill.spec_transfer import Dropout, Flips, Splice
 from recdistill.ensemble import read_recipe
 from recdistill.errors import ConfigError, DataError
 from recdistill.fit import load
-from recdistill.labels import Layout, Lister, write_histories
+from recdistill.labels import Layout, Lister, read_histories, write_histories
 from recdistill.members import lined_vectors
 from recdistill.models.build import Model, history_length
+from recdistill.models.encoders import TwoTower
 from recdistill.models.ranker import Ranker
 from recdistill.models.recipe import Teacher
+from recdistill.models.spec import Fitted
 from recdistill.scoring import scaled, vectors
 from recdistill.shards import Share, finish, write_shards
 from recdistill.store import aside
+from recdistill.transfer.against import Tower, disputed
 from recdistill.transfer.histories import dropout, longest, mates, shares, splice
 from recdistill.transfer.teach import history_lister, history_vectors, ranker_history_lister
 from recdistill.types import Dataset, Float, Int, Interactions, Log, Synthetic
+
+APART = "apart.npy"  # how far flips part student and teacher: of each the parent and the history itself, [S,2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +45,36 @@ class Told:
 def write_transfer(
     dataset: Dataset,
     teacher: Teacher,
+    student: Fitted,
     spec: LabelsSpec,
-    transfer: Transfer,
     out: Path,
     users: Layout,
     log: Log,
-    *,
     share: Share | None,
+    *,
     whole: bool,
 ) -> dict[str, Any]:
-    """Write what `teacher` says of the histories of `transfer` to the label store `out`, cut as that of `users` is.
+    """Write what `teacher` says of the histories of `spec.transfer` to the store `out`, cut as that of `users` is.
 
     The shards of `share` (none if None), and its end if `whole`: the histories, which every process makes alike, and
-    the teacher's vectors of them where `spec` keeps vectors. Returns the facts of the whole store, or what
-    `write_shards` says of its part. Raises ConfigError if the teacher cannot be asked, DataError if nobody has a
-    history.
+    the teacher's vectors of them where `spec` keeps vectors. `student` is whom flips are made against. Returns the
+    facts of the whole store, or what `write_shards` says of its part. Raises ConfigError if the teacher cannot be
+    asked, or a share is asked of flips, DataError if nobody has a history.
     """
-    told = one_model(dataset, teacher)
-    synthetic = histories(dataset.train, transfer, told.history)
-    if not len(synthetic):
+    transfer, told, facts = spec.transfer, one_model(dataset, teacher), dict[str, Any]()
+    assert transfer is not None
+    if not len(dataset.train):
         fix = "lower log.min_user, or leave labels.transfer out"
         raise DataError("nobody has a history to make others from", where="labels.transfer", fix=fix)
-    layout = replace(users, num_users=len(synthetic), along=(0, 0, 0))
     out.mkdir(exist_ok=True)
+    if isinstance(transfer, Flips):
+        if share is not None and share.of > 1:
+            what = "machines do not round alike what two models say, so each would edit other items"
+            raise ConfigError(what, where="--shard", fix="label flips on one machine, with `recdistill run`")
+        synthetic, facts["apart"] = flipped(dataset, told, student, transfer, spec.depth, out)
+    else:
+        synthetic = histories(dataset.train, transfer, told.history)
+    layout = replace(users, num_users=len(synthetic), along=(0, 0, 0))
 
     def make() -> Lister:
         return lister(dataset, told, synthetic, spec)
@@ -76,11 +88,37 @@ def write_transfer(
         sides = history_vectors(told.model, synthetic, told.history), items_of(dataset, told)
         with aside(out / "users.npy") as file, file.open("wb") as handle:
             np.save(handle, np.ascontiguousarray(lined_vectors(*sides, *told.line)[0], dtype=np.float32))
-    made = {**transfer.model_dump(), "history": told.history, "rows": len(synthetic)}
+    # In how many rounds a student learns is no part of what its labels are.
+    made = {**transfer.model_dump(exclude={"rounds"}), "history": told.history, "rows": len(synthetic), **facts}
     return finish(out, layout, {"side": "histories", "transfer": made}, synthetic.interactions)
 
 
-def histories(train: Interactions, transfer: Transfer, history: int) -> Synthetic:
+def flipped(
+    dataset: Dataset, told: Told, student: Fitted, transfer: Flips, depth: int, out: Path
+) -> tuple[Synthetic, dict[str, float]]:
+    """Return the histories that part `student` from its teacher, written to `out`, and how far: means, and how often.
+
+    Those that are there already are read: a command that goes on need not round as the one before it did.
+    """
+    file = out / APART
+    if not file.is_file():
+        train, reads = dataset.train, history_length(student.spec)
+        users = np.flatnonzero(np.diff(train.indptr))
+        rows = max(round(transfer.rows * len(users)), 1)
+        chosen = np.sort(np.random.Generator(np.random.Philox(transfer.seed)).permutation(users)[:rows])
+        models = told.model, load(student.spec, dataset, student.artifact.path)
+        teacher, learner = (model for model in models if isinstance(model, TwoTower))  # load_config has checked it
+        sides = Tower(teacher, told.line[0]), Tower(learner)
+        found = disputed(train, *sides, history=reads, depth=depth, count=transfer.count, users=chosen)
+        write_histories(out, found.synthetic)
+        with aside(file) as new, new.open("wb") as handle:
+            np.save(handle, found.apart)
+    before, after = np.load(file).T
+    how = {"parents": float(before.mean()), "histories": float(after.mean()), "rose": float((after > before).mean())}
+    return read_histories(out), how
+
+
+def histories(train: Interactions, transfer: Dropout | Splice, history: int) -> Synthetic:
     """Return the histories that `transfer` asks for: a function of the log, its settings, and what the teacher reads.
 
     What is spliced is the last `history` items of each user, so that its share of the two is that of what is read; the

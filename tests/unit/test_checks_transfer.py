@@ -22,6 +22,7 @@ distill:
 report: {k: [10]}
 """
 SEQUENCE = "teacher.model={kind: sequence, dim: 16}"
+FLIPS = "labels.transfer={kind: flips}"
 RANKER = ["teacher.model={kind: ranker}", "teacher.train.negatives=8"]
 MSE = "loss: {kind: logit_mse}}"
 ALIGN = "{kind: align, weight: 1, loss: {kind: distance, adapter: {kind: linear}}}"
@@ -48,6 +49,8 @@ def file(tmp_path):
         [],
         ["labels.transfer={kind: splice}"],
         ["labels.transfer={kind: splice, rows: 0.5, share: 0.1, concentration: 2, seed: 7}"],
+        ["labels.transfer={kind: flips}"],
+        ["labels.transfer={kind: flips, count: 49, rounds: 3, rows: 0.5}", "student.model.hidden=[8]"],
         [SEQUENCE],
         RANKER,
         [
@@ -100,6 +103,12 @@ def test_these_are_possible(file, sets):
             "trajectory follows the lists",
         ),
         (["distill=[]"], "labels", "has no effect without distill"),
+        ([FLIPS, SEQUENCE], "labels.transfer.kind", "needs a teacher that pools its history: sequence does not"),
+        ([FLIPS, *RANKER], "labels.transfer.kind", "needs a teacher that pools its history: ranker does not"),
+        ([FLIPS, "student.model={kind: mf, dim: 8}"], "labels.transfer", "no effect on a student of kind mf"),
+        ([FLIPS, "student.model.history=20"], "student.model.history", "is 20, and the teacher's 50"),
+        ([FLIPS, "labels.transfer.count=50"], "labels.transfer.count", "no room in a history of 50 items"),
+        ([FLIPS, "labels.transfer.rounds=4"], "labels.transfer.rounds", "more than the 3 epochs"),
     ],
 )
 def test_these_are_refused_with_their_place(file, sets, at, reason):
@@ -110,7 +119,14 @@ def test_these_are_refused_with_their_place(file, sets, at, reason):
 
 
 @pytest.mark.parametrize(
-    "sets", [["labels.transfer.rate=0"], ["labels.transfer.share=1"], ["labels.transfer={kind: splice, copies: 2}"]]
+    "sets",
+    [
+        ["labels.transfer.rate=0"],
+        ["labels.transfer.share=1"],
+        ["labels.transfer={kind: splice, copies: 2}"],
+        ["labels.transfer={kind: flips, rows: 1.5}"],
+        ["labels.transfer={kind: flips, rounds: 0}"],
+    ],
 )
 def test_settings_have_their_bounds(file, sets):
     with pytest.raises(ConfigError, match=r"labels\.transfer"):
