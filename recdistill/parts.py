@@ -47,6 +47,7 @@ def cut(candidates: Candidates, *parts: slice) -> Candidates:
         taken=given(candidates.taken),
         parts=given(candidates.parts),
         trust=given(candidates.trust),
+        right=given(candidates.right),
         seen=None if candidates.seen is None else _within(candidates.seen, *parts),
     )
 

@@ -184,6 +184,7 @@ class Candidates:
     taken: Tensor | None = None  # [R,K] which of them the row's user took
     parts: Tensor | None = None  # [R,K] the part of the list each is in, from 0
     trust: Tensor | None = None  # [R] how far the teacher is to be trusted, in [0, 1]
+    right: Tensor | None = None  # [R] whether the teacher was right of what was taken, before it was set right
     seen: tuple[Tensor, Tensor] | None = None  # rows and items that are none of the rest, where its last column is that
 
 

@@ -74,6 +74,13 @@ class World:
         return slice(self.rank * each, (self.rank + 1) * each)
 
 
+def processes() -> int:
+    """Return how many processes work together."""
+    import torch.distributed as dist
+
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
 @contextmanager
 def world(*, device: str = "auto", threads: int | None = None) -> Iterator[World]:
     """Join the processes that torchrun started, or make a world of one; leave it when the block ends.

@@ -91,12 +91,22 @@ class Balance(nn.Module):
         """Return by what the term `name` is multiplied."""
         return self.get_buffer("ratio")[self.names.index(name)]
 
-    def update(self, task: Tensor, values: Mapping[str, Tensor], at: Sequence[Tensor], step: int) -> None:
-        """Measure the gradients of `task` and of the balanced ones of `values` at the tensors `at`; collective."""
+    def update(
+        self,
+        task: Tensor,
+        values: Mapping[str, Tensor],
+        at: tuple[Tensor, Tensor],
+        step: int,
+        alike: Sequence[slice] = (),
+    ) -> None:
+        """Measure the gradients of `task` and of the balanced ones of `values` at users and items [n,D]; collective.
+
+        `alike` are the rows of items that every process has: there, what processes say adds up before it has a length.
+        """
         if step % EVERY:
             return
-        lengths = torch.stack([_length(value, at) for value in (task, *(values[name] for name in self.names))])
-        lengths = summed(lengths).sqrt()
+        lengths = torch.stack([_length(value, at, alike) for value in (task, *(values[name] for name in self.names))])
+        lengths = lengths.sqrt()
         measured = (lengths[0] / lengths[1:].clamp(min=1e-12)).clamp(max=LARGEST)
         # A term that says nothing yet, such as one whose lists are empty, keeps the factor it has.
         ratio = self.get_buffer("ratio")
@@ -104,10 +114,15 @@ class Balance(nn.Module):
         ratio.copy_(torch.where((lengths[1:] > 0) & (lengths[0] > 0), new, ratio))
 
 
-def _length(value: Tensor, at: Sequence[Tensor]) -> Tensor:
-    """Return the squared length of the gradient of `value` at the tensors `at`."""
-    if not value.requires_grad:
-        return value.new_zeros(())
-    found = torch.autograd.grad(value, at, retain_graph=True, allow_unused=True)
-    parts = [part.square().sum() for part in found if part is not None]
-    return torch.stack(parts).sum() if parts else value.new_zeros(())
+def _length(value: Tensor, at: tuple[Tensor, Tensor], alike: Sequence[slice]) -> Tensor:
+    """Return the squared length of the gradient of `value`, of all processes, at users and items; collective."""
+    users, items = (torch.zeros_like(one) for one in at)
+    if value.requires_grad:
+        found = torch.autograd.grad(value, at, retain_graph=True, allow_unused=True)
+        users, items = (zeros if part is None else part for zeros, part in zip((users, items), found, strict=True))
+    own = torch.ones(len(items), dtype=torch.bool, device=items.device)
+    common = value.new_zeros(())
+    for rows in alike:
+        own[rows] = False
+        common = common + summed(items[rows]).square().sum()
+    return summed(users.square().sum() + items[own].square().sum()) + common

@@ -31,24 +31,28 @@ class Seat(NamedTuple):
 
 def asked_items(
     listing: Sequence[ListTerm], aligning: Sequence[AlignTerm], batch: Batch, num_items: int
-) -> list[Tensor]:
-    """Return the items whose vectors the terms ask for beside scores, in the order in which they are given out."""
+) -> list[tuple[Tensor, bool]]:
+    """Return the items whose vectors the terms ask for beside scores, in the order in which they are given out.
+
+    Beside each stands whether every process asks for the same.
+    """
     lesson = batch.lesson
-    found: list[Tensor] = [] if lesson.items is None else [lesson.items]
+    found: list[tuple[Tensor, bool]] = [] if lesson.items is None else [(lesson.items, False)]
     for term in listing:
         if term.rest:
-            found.append(torch.arange(num_items, device=batch.users.device))
+            found.append((torch.arange(num_items, device=batch.users.device), True))
         if term.gradient is None:
             continue
         if term.in_batch:  # negatives that the batch shares are asked for once
-            found += [batch.positives, batch.negatives[..., : term.in_batch].reshape(-1)]
+            negatives = batch.negatives[..., : term.in_batch].reshape(-1)
+            found += [(batch.positives, False), (negatives, batch.negatives.dim() == 1)]
         else:
-            found.append(lesson.candidates[term.name].items.reshape(-1))
+            found.append((lesson.candidates[term.name].items.reshape(-1), False))
     for term in aligning:
         if term.preserve is not None:
-            found.append(lesson.candidates[term.name].items.reshape(-1))
+            found.append((lesson.candidates[term.name].items.reshape(-1), False))
         if term.filter is not None and "items" in term.sides:
-            found.append(lesson.around[term.name].items.reshape(-1))
+            found.append((lesson.around[term.name].items.reshape(-1), False))
     return found
 
 

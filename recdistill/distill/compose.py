@@ -14,6 +14,7 @@ from recdistill.distill import blend, draws, grouped, guided, losses, partial, p
 from recdistill.distill.schedule import Curve, risen
 from recdistill.distill.signals import treatment
 from recdistill.distill.spec import AlignTermSpec, GatesTermSpec, ListTermSpec, TermSpec, trusts
+from recdistill.distill.spec_signals import RightFirst
 from recdistill.distill.spec_targets import Adapted, of_the_step
 from recdistill.distill.terms import AlignTerm, GatesTerm, ListTerm, Term
 from recdistill.types import Candidates
@@ -129,6 +130,7 @@ def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int, 
         similar=next((t.temperature for t in spec.target if t.kind == "sim"), None),
         half_way=next((t.step for t in spec.target if t.kind == "half_way"), None),
         trusts=trusts(spec),
+        right=spec.signal.k if isinstance(spec.signal, RightFirst) else None,
         auto=any(t.kind == "blend" and t.teacher == "auto" for t in spec.target),
         signal=None if spec.signal is None else treatment(spec.signal.model_dump(), curve.epochs),
         gradient=1.0 if spec.exit else None if spec.head is None else spec.head.gradient,

@@ -95,9 +95,10 @@ class Objective(nn.Module):
                 others = asked_items(self.listing, self.aligning, batch, self.num_items)
                 histories: list[Tensor] = []
                 if lesson.gates is not None:  # whose lists stand after all other requests
-                    others.append(lesson.gates[0].reshape(-1))
+                    others.append((lesson.gates[0].reshape(-1), False))
                     histories.append(batch.list_past.items.reshape(-1))
-                encoded = encode(self.model, users, past, groups, others, histories)
+                asked = [items for items, _ in others]
+                encoded = encode(self.model, users, past, groups, asked, histories, [alike for _, alike in others])
                 scores = [score.float() for score in encoded.scores]
             else:
                 scores = [score.float() for score in self.model.score(users, past, groups)]
@@ -167,7 +168,7 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         """Return each term's value times its weight, its part of the schedule, and what balances it with the task."""
         if encoded is not None and self.balance.names and self.training:
-            self.balance.update(task, values, (encoded.shared, encoded.found), batch.step)
+            self.balance.update(task, values, (encoded.shared, encoded.found), batch.step, encoded.alike)
         found = dict[str, Tensor]()
         for term in (*self.listing, *self.aligning, *self.gating):
             weight = term.weight * batch.lesson.curves.get(term.name, 1.0)

@@ -40,6 +40,14 @@ def right(candidates: Candidates) -> Tensor:
     return least >= candidates.teacher.masked_fill(~others, -torch.inf).amax(1)
 
 
+def among_first(candidates: Candidates, k: int) -> Tensor:
+    """Return whether fewer than `k` other items have a higher score than the best own one, [R]; or there is none."""
+    own, others = _sides(candidates)
+    best = candidates.teacher.masked_fill(~own, -torch.inf).amax(1, keepdim=True)
+    above = ((candidates.teacher > best) & others).sum(1)
+    return (above < k) | ~own.any(1)
+
+
 def swapped(candidates: Candidates) -> Tensor:
     """Return the teacher's scores [R,K] with the row's P own items in the P first places, by the fewest exchanges."""
     own, others = _sides(candidates)

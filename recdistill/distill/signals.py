@@ -15,7 +15,6 @@ from torch.nn.functional import cosine_similarity
 
 from recdistill.distill import ranks
 from recdistill.distill.losses import FAR, scored
-from recdistill.distill.rectify import right
 from recdistill.types import Candidates
 
 
@@ -89,7 +88,8 @@ def treatment(signal: Mapping[str, Any], epochs: int) -> Callable[[Tensor, Candi
         if kind == "right_first":
             gone, ramp = at * epochs - signal["start"], signal["ramp"]
             late = float(gone >= 0) if not ramp else min(max(gone / ramp, 0.0), 1.0)
-            return Treated(weight=by_right(candidates, late))
+            assert candidates.right is not None, "this signal needs to know where the teacher is right"
+            return Treated(weight=by_right(candidates.right, late))
         found = SIGNALS[signal["of"]](student, candidates)
         if kind == "weight":
             return Treated(weight=by_weight(found))
@@ -116,12 +116,12 @@ def by_share(signal: Tensor, share: float) -> Tensor:
     return (signal >= edge).to(signal.dtype) * (len(of_all) / (of_all >= edge).sum())
 
 
-def by_right(candidates: Candidates, late: float) -> Tensor:
-    """Return 1 for rows in which the teacher is right, `late` for those in which it is wrong: [R].
+def by_right(right: Tensor, late: float) -> Tensor:
+    """Return 1 for rows in which the teacher is `right` [R], `late` for those in which it is wrong: [R].
 
     Easy rows first, hard ones as the training goes on (after Zhang et al., 2024).
     """
-    return torch.where(right(candidates), 1.0, late).to(candidates.teacher.dtype)
+    return torch.where(right, 1.0, late)
 
 
 def temperatures(signal: Tensor, *, base: float, slope: float, least: float = 0.5) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from recdistill.spec import Spec
 
@@ -38,10 +38,11 @@ class Temperature(Spec):
 
 
 class RightFirst(Spec):
-    """Rows in which the teacher puts something above what the user took count from epoch `start` on, rising over
-    `ramp` epochs; the others always."""
+    """Rows in which the teacher has nothing that the user took among its first `k` count from epoch `start` on, rising
+    over `ramp` epochs; the others always. A target that sets the teacher right comes after this."""
 
     kind: Literal["right_first"] = "right_first"
+    k: PositiveInt = 1
     start: Annotated[float, Field(ge=0)]
     ramp: Annotated[float, Field(ge=0)] = 0.0
 

@@ -14,6 +14,7 @@ from recdistill.distill import draws, losses, targets
 from recdistill.distill.blend import best_weight, blend
 from recdistill.distill.draws import own_items, owned
 from recdistill.distill.partial import sim
+from recdistill.distill.rectify import among_first
 from recdistill.distill.schedule import Curve
 from recdistill.distill.signals import Treated
 from recdistill.types import Candidates
@@ -54,6 +55,7 @@ class ListTerm:
     similar: float | None = None  # temperature at which likeness to what was taken is taught in place of scores
     half_way: float | None = None  # how far from the student's own scores to the teacher's it is taught
     trusts: bool = False  # somebody asks how far the teacher is to be trusted
+    right: int | None = None  # among how many of its first the teacher must have something taken to be right
     auto: bool = False  # teacher and what was taken are blended so that the gradient has the least noise
     signal: Callable[[Tensor, Candidates, float], Treated] | None = None
     total: bool = False
@@ -92,6 +94,8 @@ class ListTerm:
             found = replace(found, trust=lists.trust)
         if self.similar is not None and score is not None:
             found = sim(found, vectors=score.right, temperature=self.similar)
+        if self.right is not None:  # of the teacher as it is, whom a target may set right
+            found = replace(found, right=among_first(found, self.right))
         return found if self.target is None else self.target(found)
 
     def value(self, student: Tensor, candidates: Candidates, rows: float, at: float = 0.0) -> Tensor:

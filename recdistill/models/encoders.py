@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recdistill.models.tables import TableFactory
 from recdistill.types import Past, Space
+from recdistill.world import processes
 
 MOST_SCORES = 2**26  # of a step's table of everyone's score of everything, 256 MB
 SHORTEST = 1e-9  # a vector that is shorter is divided by this instead
@@ -200,6 +201,7 @@ class Encoded(NamedTuple):
     others: list[Tensor]  # [m,D] item vectors of each further request, as they are compared
     plain: list[Tensor]  # [m,D] those of requests for what the lookup returned
     pooled: Tensor | None  # [B,D] pooled histories, where the model reads some: `shared` is a function of them
+    alike: list[slice]  # parts of `found` that every process looks up, of the same items
 
 
 def score_by_vectors(model: Encoder, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
@@ -214,19 +216,21 @@ def encode(
     groups: Sequence[Group],
     others: Sequence[Tensor] = (),
     plain: Sequence[Tensor] = (),
+    alike: Sequence[bool] = (),
 ) -> Encoded:
     """Look everything up once: scores of `groups` over the first users, vectors of the items of `others` [m] each.
 
     Vectors of items of `plain` [m] each are given as the lookup returned them, zeros for -1, as a history reads them.
-    Where the groups ask for so much that it costs no more, everything is scored and then picked. Whether it is done
-    depends on shapes alone, so that all ranks do the same.
+    `alike` says of which of `others` every process asks the same. Where the groups of all processes ask for so much
+    that it costs no more, everything is scored and then picked. Whether it is done depends on shapes alone, and on
+    those of all processes together, so that one and many do the same.
     """
     asked = [*(g.items.reshape(-1) for g in groups), *others, *plain]
-    rows = max((g.rows.indices(len(users))[1] for g in groups), default=0)
-    count = sum(g.items.numel() for g in groups)
+    rows, ranks = max((g.rows.indices(len(users))[1] for g in groups), default=0), processes()
+    count = sum(g.items.numel() * (1 if g.items.dim() == 1 else ranks) for g in groups)
     everything = torch.arange(model.num_items, device=users.device)
-    pairs = rows * model.num_items
-    whole = count >= model.num_items and pairs <= MOST_SCORES and pairs <= _work(groups, rows)
+    pairs = ranks * rows * model.num_items
+    whole = count >= model.num_items and pairs <= MOST_SCORES and pairs <= ranks * _work(groups, rows)
     wanted, pooled = everything if whole else torch.cat(asked), None
     if isinstance(model, TwoTower):
         identity, pooled, found = model.read(users, past, wanted)
@@ -238,7 +242,7 @@ def encode(
     if whole:
         scores = _picked(queries @ right.T, everything, groups)
         compared, raw = [pick(right, items) for items in others], [pick(found, items) for items in plain]
-        return Encoded(scores, shared, left, found, compared, raw, pooled)
+        return Encoded(scores, shared, left, found, compared, raw, pooled, [slice(None)])
     sizes, own = [len(items) for items in asked], len(asked) - len(plain)
     parts = right.split(sizes)
     scores = []
@@ -249,7 +253,9 @@ def encode(
             each = part.view(*group.items.shape, -1)
             scores.append((each * queries[group.rows].unsqueeze(1)).sum(2))
     compared, raw = list(parts[len(groups) : own]), list(found.split(sizes)[own:])
-    return Encoded(scores, shared, left, found, compared, raw, pooled)
+    ends, same = list(accumulate(sizes)), [*(g.items.dim() == 1 for g in groups), *alike]
+    common = [slice(end - size, end) for end, size, one in zip(ends, sizes, same, strict=False) if one]
+    return Encoded(scores, shared, left, found, compared, raw, pooled, common)
 
 
 def _work(groups: Sequence[Group], rows: int) -> int:

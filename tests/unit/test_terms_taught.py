@@ -10,6 +10,7 @@ import torch
 from recdistill.distill.compose import make_term
 from recdistill.distill.draws import Lists, Seen, own, owned
 from recdistill.distill.losses import softmax_kl
+from recdistill.distill.rectify import among_first
 from recdistill.distill.schedule import risen
 from recdistill.distill.spec import ListTermSpec
 from recdistill.distill.spec_draws import Own, Top
@@ -144,18 +145,37 @@ def test_rows_get_a_temperature_of_their_own():
 
 @pytest.mark.parametrize(("at", "late"), [(0.0, 0.0), (0.25, 0.0), (0.5, 0.5), (0.75, 1.0), (1.0, 1.0)])
 def test_rows_in_which_the_teacher_is_wrong_ramp_up(at, late):
-    student = STUDENT.clone().requires_grad_()
-    term(signal=RightFirst(start=1.0, ramp=2.0)).value(student, GIVEN, 3, at).backward()
+    student, judged = STUDENT.clone().requires_grad_(), replace(GIVEN, right=among_first(GIVEN, 1))
+    assert judged.right.tolist() == [True, *[False] * (len(STUDENT) - 1)]
+    term(signal=RightFirst(start=1.0, ramp=2.0)).value(student, judged, 3, at).backward()
     whole = STUDENT.clone().requires_grad_()
     softmax_kl(whole, GIVEN, temperature=1.0).mean().backward()
     torch.testing.assert_close(student.grad[0], whole.grad[0])
     torch.testing.assert_close(student.grad[1:], late * whole.grad[1:])
 
 
-def test_a_teacher_that_is_set_right_is_right_first():
-    both = term(target=(Rectify(),), signal=RightFirst(start=3.0)).candidates(LISTS, seeded(), Scores())
-    best = both.teacher.masked_fill(~both.taken, -torch.inf).amax(1)
-    assert (best >= both.teacher.masked_fill(both.taken, -torch.inf).amax(1)).all()
+def test_whether_the_teacher_is_right_is_asked_before_it_is_set_right():
+    # The first user took 20, 21 and 23 and the second 22, whose scores of 2.0 and more are above all others' in the
+    # first row alone.
+    scores = torch.stack([torch.arange(0.0, -6.0, -1.0), torch.arange(9.0, 3.0, -1.0)])
+    made = term(target=(Rectify(),), signal=RightFirst(start=3.0)).candidates(
+        LISTS._replace(scores=scores), seeded(), Scores()
+    )
+    best = made.teacher.masked_fill(~made.taken, -torch.inf).amax(1)
+    assert (best >= made.teacher.masked_fill(made.taken, -torch.inf).amax(1)).all()
+    assert made.right.tolist() == [True, False]
+    weight = term(signal=RightFirst(start=3.0)).signal(made.teacher, made, 0.0).weight
+    assert weight.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(("k", "right"), [(1, [True, False, False]), (2, [True, True, False]), (3, [True, True, True])])
+def test_a_teacher_is_right_that_has_something_taken_among_its_first(k, right):
+    teacher = torch.tensor([[3.0, 2.0, 1.0, 0.0], [2.0, 3.0, 1.0, -torch.inf], [1.0, 3.0, 2.0, 9.0]])
+    items = torch.tensor([[4, 5, 6, 7], [4, 5, 6, 7], [4, 5, 6, -1]])
+    taken = torch.tensor([[True, False, False, True], [True, False, False, False], [True, False, False, False]])
+    given = Candidates(items=items, teacher=teacher, ranked=4, taken=taken)
+    assert among_first(given, k).tolist() == right
+    assert among_first(replace(given, taken=torch.zeros_like(taken)), k).all()
 
 
 def test_the_hinge_grows_with_the_training():
