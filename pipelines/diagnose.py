@@ -67,19 +67,19 @@ def diagnosed(
     config: Config, run: Run, *, controls: bool, tune: tuple[float, ...], temperatures: tuple[float, ...]
 ) -> tuple[Artifact, Path | None]:
     """Return the diagnosis of a finished run, found or built, and its report, which shows it now; collective."""
-    from recdistill import diagnosis_stages
+    from recdistill.diagnosis import stages
 
     all_ = _everything(config, run)
     student, how = config.student, config.exec
-    lessons = diagnosis_stages.Lessons(student=student, terms=config.distill, labels=config.labels, how=how)
-    others = diagnosis_stages.beside(
+    lessons = stages.Lessons(student=student, terms=config.distill, labels=config.labels, how=how)
+    others = stages.beside(
         all_.data, all_.judged, lessons, run, controls=controls, tune=tune, temperatures=temperatures
     )
     missing = [t for t in temperatures if t not in others.temperatures]
     if missing:
         what = "no term of distill reads the labels' scores, so a temperature of the teacher changes nothing"
         raise ConfigError(what, where="--temperatures", fix="leave it out")
-    made = diagnosis_stages.diagnose(all_.data, all_.judged, others, config.report, run)
+    made = stages.diagnose(all_.data, all_.judged, others, config.report, run)
     reports = run.world.share_local(lambda: _shown(config, run, all_))
     return made, reports
 
@@ -106,7 +106,7 @@ def _finished(config: Config, file: Path) -> None:
 def _shown(config: Config, run: Run, all_: Everything) -> Path | None:
     """Show the diagnosis in the report that the run left, and return it; None where it is gone."""
     from pipelines.release import report_directory
-    from recdistill.diagnosis_stages import found
+    from recdistill.diagnosis.stages import found
     from recdistill.report import read_report, write_report
 
     out = report_directory(config, run, all_)
@@ -117,16 +117,16 @@ def _shown(config: Config, run: Run, all_: Everything) -> Path | None:
 
 
 def _read(made: Artifact) -> dict[str, Any]:
-    from recdistill.diagnosis_stages import FILE
+    from recdistill.diagnosis.stages import FILE
     from recdistill.measure import read_json
 
     return read_json(made, FILE)
 
 
 def _text(made: Artifact, read: dict[str, Any], report: Path | None) -> str:
-    from recdistill.diagnosis_form import read as checked
-    from recdistill.diagnosis_page import about
-    from recdistill.diagnosis_words import findings
+    from recdistill.diagnosis.form import read as checked
+    from recdistill.diagnosis.page import about
+    from recdistill.diagnosis.words import findings
 
     d = checked(read)
     lines = [about(d), *(f"- {text}" for text in findings(d)), f"page:   {made.path / 'diagnosis.html'}"]

@@ -13,7 +13,7 @@ from recdistill import registry, tracking
 from recdistill.bundle import manifest_sha256
 from recdistill.config import Config
 from recdistill.coverage import thin, told
-from recdistill.diagnosis_stages import found
+from recdistill.diagnosis.stages import found
 from recdistill.errors import GateRejected
 from recdistill.gates import judge
 from recdistill.measure import Judged, read_json

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recdistill.diagnosis_form import Diagnosis, plain
+from recdistill.diagnosis.form import Diagnosis, plain
 from recdistill.errors import ArtifactError
 
 SCHEMA_VERSION = 1

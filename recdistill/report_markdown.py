@@ -13,8 +13,8 @@ import yaml
 
 from recdistill import report_defer
 from recdistill import report_view as view
-from recdistill.diagnosis_form import read
-from recdistill.diagnosis_words import findings
+from recdistill.diagnosis.form import read
+from recdistill.diagnosis.words import findings
 from recdistill.report_form import check
 from recdistill.report_view import Table
 from recdistill.report_words import headline, served, undiagnosed, verdict_word

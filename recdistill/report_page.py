@@ -10,8 +10,8 @@ import yaml
 
 from recdistill import plots, report_defer, report_words
 from recdistill import report_view as view
-from recdistill.diagnosis_form import read
-from recdistill.diagnosis_page import Figure, section
+from recdistill.diagnosis.form import read
+from recdistill.diagnosis.page import Figure, section
 from recdistill.plots import Dot, Span
 from recdistill.report_form import check
 

@@ -37,9 +37,7 @@ LEVELS = (
     | {"candidates", "coverage", "shards", "beside", "gated"}
     | {"begin", "guide", "keeper", "ladder", "lessons", "settle", "parts", "start", "taught", "teaching", "trust"}
     | {"folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"},
-    {"diagnosis", "diagnosis_controls", "diagnosis_form", "diagnosis_lists", "diagnosis_page", "diagnosis_scores"}
-    | {"diagnosis_stages", "diagnosis_view", "diagnosis_voices", "diagnosis_words"}
-    | {"plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
+    {"diagnosis", "plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
     | {"report_defer"}
     | {
         "config",

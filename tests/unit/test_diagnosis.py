@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from recdistill.data.sequences import Sequences
-from recdistill.diagnosis import NO_BETA, NO_HISTORY, UNSCORED, Panel, diagnose
-from recdistill.diagnosis_form import Diagnosis, make, read
-from recdistill.diagnosis_lists import Measure
-from recdistill.diagnosis_voices import DROPPED, Heard, View, asked, views
+from recdistill.diagnosis.form import Diagnosis, make, read
+from recdistill.diagnosis.lists import Measure
+from recdistill.diagnosis.panel import NO_BETA, NO_HISTORY, UNSCORED, Panel, diagnose
+from recdistill.diagnosis.voices import DROPPED, Heard, View, asked, views
 from recdistill.errors import ArtifactError
 from recdistill.topk import exact_topk
 from recdistill.types import Dataset, Interactions

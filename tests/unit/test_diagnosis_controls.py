@@ -11,8 +11,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from recdistill.diagnose.chances import log_softmax
-from recdistill.diagnosis_controls import control_terms, cooled_terms, write_control
-from recdistill.diagnosis_stages import _best
+from recdistill.diagnosis.controls import control_terms, cooled_terms, write_control
+from recdistill.diagnosis.stages import _best
 from recdistill.distill.compose import make_terms
 from recdistill.distill.spec import TermSpec
 from recdistill.labels import BY_ITEM, Layout, Lists, open_labels, write_shard

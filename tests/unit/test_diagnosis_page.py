@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from recdistill import diagnosis_words
-from recdistill.diagnosis_form import Diagnosis, make
-from recdistill.diagnosis_page import html, markdown
-from recdistill.diagnosis_view import blocks
-from recdistill.diagnosis_words import findings
+from recdistill.diagnosis.form import Diagnosis, make
+from recdistill.diagnosis.page import html, markdown
+from recdistill.diagnosis.view import blocks
+from recdistill.diagnosis.words import findings, worst_words
 from recdistill.report import html as report_html
 from recdistill.report import markdown as report_markdown
 from recdistill.report import read_report, write_report
@@ -168,7 +167,7 @@ def test_without_a_gain_there_is_no_share_of_it() -> None:
 @pytest.mark.parametrize(("high", "said"), [(-0.02, ", surely worse"), (0.01, ", not surely worse")])
 def test_the_worst_bucket_is_named_with_how_sure_that_is(high: float, said: str) -> None:
     worst = bucket(0, 2, -0.03) | {"high": high}
-    words = diagnosis_words.worst_words(full(worst=worst))
+    words = worst_words(full(worst=worst))
     assert words.startswith("Worst bucket: least active users, most popular items: -0.0300")
     assert said in words
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from recdistill import diagnosis_view as view
 from recdistill import plots
-from recdistill.diagnosis_form import DIAGNOSIS_VERSION, Diagnosis
-from recdistill.diagnosis_words import findings, group
+from recdistill.diagnosis import view
+from recdistill.diagnosis.form import DIAGNOSIS_VERSION, Diagnosis
+from recdistill.diagnosis.words import findings, group
 from recdistill.plots import Dot, Spot
 from recdistill.report_words import count, metric_name, number, percent, signed
 

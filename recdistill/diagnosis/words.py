@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from recdistill.diagnosis_form import Control, Diagnosis
+from recdistill.diagnosis.form import Control, Diagnosis
 from recdistill.report_words import count, metric_name, number, percent, signed
 
 AGREEMENT = (

@@ -15,8 +15,8 @@ from recdistill.diagnose.fidelity import divergence
 from recdistill.diagnose.flatness import Parameters, flatness
 from recdistill.diagnose.frontier import likelihood, teacher_chance
 from recdistill.diagnose.noise import moments, noise, together
-from recdistill.diagnosis_form import Bin, Direction, Exaggeration, Reliability, Rise, Variance, make
-from recdistill.diagnosis_voices import Heard
+from recdistill.diagnosis.form import Bin, Direction, Exaggeration, Reliability, Rise, Variance, make
+from recdistill.diagnosis.voices import Heard
 from recdistill.heldout import Held, Sheet, rows_at_once
 from recdistill.metrics import Values
 from recdistill.reliability import listwise

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from recdistill.diagnose.frontier import point
-from recdistill.diagnosis_form import Agreement, Diagnosis, Traded, make
-from recdistill.diagnosis_lists import Measure, agreement, buckets, control, inherited, shown
-from recdistill.diagnosis_scores import Apart, apart, directions, reliability, rises, slope, traded, variance
-from recdistill.diagnosis_voices import Asked, Heard, View, Voice
+from recdistill.diagnosis.form import Agreement, Diagnosis, Traded, make
+from recdistill.diagnosis.lists import Measure, agreement, buckets, control, inherited, shown
+from recdistill.diagnosis.scores import Apart, apart, directions, reliability, rises, slope, traded, variance
+from recdistill.diagnosis.voices import Asked, Heard, View, Voice
 from recdistill.evaluate import popularity_lists
 from recdistill.metrics import Values
 from recdistill.types import Dataset, Int, Log, quiet

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recdistill import stages
-from recdistill.diagnosis_controls import CONTROLS, Kind, control_terms, cooled_terms
+from recdistill.diagnosis.controls import CONTROLS, Kind, control_terms, cooled_terms
 from recdistill.distill.spec import LabelsSpec, TermSpec
 from recdistill.errors import ConfigError
 from recdistill.measure import Judged
@@ -21,8 +21,8 @@ from recdistill.types import Artifact
 
 if TYPE_CHECKING:
     from recdistill.config import ExecSpec
-    from recdistill.diagnosis import Panel
-    from recdistill.diagnosis_voices import Asked
+    from recdistill.diagnosis.panel import Panel
+    from recdistill.diagnosis.voices import Asked
     from recdistill.types import Dataset
 
 FILE = "diagnosis.json"
@@ -159,7 +159,7 @@ def control_labels(data: Data, labels: Artifact, kind: Kind, run: Run) -> Artifa
     step = Step("labels", 3, config, data.inputs | {"teacher": labels.fingerprint})
 
     def work(out: Path) -> Mapping[str, Any]:
-        from recdistill.diagnosis_controls import write_control
+        from recdistill.diagnosis.controls import write_control
         from recdistill.labels import open_labels
 
         stamp = {"step": step.fingerprint, "teacher": labels.fingerprint}
@@ -184,10 +184,10 @@ def diagnose(data: Data, judged: Judged, others: Beside, report: ReportSpec, run
     step = _step(data, judged, others, report)
 
     def work(out: Path) -> Mapping[str, Any]:
-        from recdistill.diagnosis import diagnose as look
-        from recdistill.diagnosis_lists import Measure
-        from recdistill.diagnosis_page import html, markdown
-        from recdistill.diagnosis_voices import asked, reads_history, views
+        from recdistill.diagnosis.lists import Measure
+        from recdistill.diagnosis.page import html, markdown
+        from recdistill.diagnosis.panel import diagnose as look
+        from recdistill.diagnosis.voices import asked, reads_history, views
 
         dataset = data.read()
         how = Measure(**{name: step.config[name] for name in ("metric", "k", "times", "seed")})
@@ -204,8 +204,8 @@ def diagnose(data: Data, judged: Judged, others: Beside, report: ReportSpec, run
 
 
 def _panel(dataset: Dataset, judged: Judged, others: Beside, who: Asked) -> Panel:
-    from recdistill.diagnosis import Panel
-    from recdistill.diagnosis_voices import Voice, student_voice, teacher_voice
+    from recdistill.diagnosis.panel import Panel
+    from recdistill.diagnosis.voices import Voice, student_voice, teacher_voice
 
     def of(models: Sequence[Fitted]) -> list[Voice]:
         return [student_voice(model, dataset, who) for model in models]

@@ -11,7 +11,7 @@ from recdistill.diagnose import buckets as groups
 from recdistill.diagnose.controls import share_of_gain
 from recdistill.diagnose.fidelity import Fidelity, fidelity, overlap, top_agreement
 from recdistill.diagnose.inherit import error_overlap, transfer_index
-from recdistill.diagnosis_form import Bucket, Control, Inherited, Shown, make
+from recdistill.diagnosis.form import Bucket, Control, Inherited, Shown, make
 from recdistill.evaluate import Lists
 from recdistill.metrics import METRICS, Values, hits, relevant
 from recdistill.transfer.histories import places

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from recdistill import diagnosis_words as words
-from recdistill.diagnosis_form import Bucket, Control, Diagnosis
-from recdistill.diagnosis_words import group, interval
+from recdistill.diagnosis import words
+from recdistill.diagnosis.form import Bucket, Control, Diagnosis
+from recdistill.diagnosis.words import group, interval
 from recdistill.report_view import Cell, Table
 from recdistill.report_words import MISSING, count, metric_name, number, percent, signed
 
