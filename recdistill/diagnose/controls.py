@@ -43,17 +43,24 @@ class Share(NamedTuple):
     high: float | None
 
 
-def strangers(items: Int, seed: int) -> Int:
+def strangers(items: Int, seed: int, owners: Int | None = None) -> Int:
     """Return for each row of `items` [n,K] the row whose list it gets, [n]: never its own, and each list once.
 
-    Rows without a list keep having none. ValueError if only one row has a list.
+    Rows without a list keep having none. `owners` [n] says whose each row is, where one has several: a row gets none
+    of its owner's, unless more than half of all are that owner's. ValueError if only one has a list.
     """
     there = np.flatnonzero((items >= 0).any(1))
-    if len(there) == 1:
+    whose = there if owners is None else owners[there]
+    if len(there) and (whose == whose[0]).all():
         raise ValueError("the lists of other users need another user: give the labels of two or more")
     source = np.arange(len(items))
-    order = np.random.Generator(np.random.Philox(seed)).permutation(there)
-    source[order] = np.roll(order, 1)  # one cycle through all of them, so nobody is left in place
+    order = np.random.Generator(np.random.Philox(seed)).permutation(len(there))
+    # Whose come first in that order stand together, so that a step of as many rows as one has leaves them behind.
+    place = np.full(int(whose.max(initial=-1)) + 1, len(there))
+    np.minimum.at(place, whose[order], np.arange(len(order)))
+    order = order[np.argsort(place[whose[order]], kind="stable")]
+    step = int(np.bincount(whose).max(initial=1))
+    source[there[order]] = there[np.roll(order, step)]  # with a step of 1 one cycle through all of them
     return source
 
 

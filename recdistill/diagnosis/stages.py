@@ -125,8 +125,6 @@ def _best(pupils: _Pupils, tune: Sequence[float]) -> float:
 
 def _control(kind: Kind, data: Data, judged: Judged, lessons: Lessons, run: Run) -> tuple[_Pupils | None, str]:
     """Return the students of a control, or why there are none."""
-    if lessons.labels.transfer is not None:
-        return None, "labels of histories that nobody had (labels.transfer) have no controls"
     terms = control_terms(kind, lessons.terms, lessons.labels.depth)
     if not any(map(_of_labels, terms)):
         return None, "no term compares lists of items, which alone can be taught without a teacher"
@@ -159,7 +157,7 @@ def control_labels(data: Data, labels: Artifact, kind: Kind, run: Run) -> Artifa
     step = Step("labels", 3, config, data.inputs | {"teacher": labels.fingerprint})
 
     def work(out: Path) -> Mapping[str, Any]:
-        from recdistill.diagnosis.controls import write_control
+        from recdistill.diagnosis.stores import write_control
         from recdistill.labels import open_labels
 
         stamp = {"step": step.fingerprint, "teacher": labels.fingerprint}

@@ -87,6 +87,33 @@ def test_a_ranking_teacher_is_diagnosed_on_augmented_histories_too(
     assert {r["model"] for r in found["reliability"]} == {"teacher", "scratch", "student"}
 
 
+def test_what_is_taught_of_nobodys_histories_has_every_control(tiny, tmp_path: Path, monkeypatch, said) -> None:
+    reads = {"kind": "two_tower", "dim": 8, "history": 8}
+    config = tiny.config(
+        "nobody",
+        features=None,
+        teacher={"model": reads, "train": {"epochs": 2, "batch": 512, "negatives": 64}},
+        labels={"depth": 20, "transfer": {"kind": "splice", "share": 0.25}},
+        student={
+            "model": reads | {"dim": 4},
+            "train": {"epochs": 1, "batch": 512, "negatives": 32, "list_users": 64},
+        },
+        distill=[KL],
+        registry=None,
+        exec={"store": str(tmp_path / "store"), "device": "cpu", "threads": 1},
+    )
+    monkeypatch.chdir(tiny.home)
+    assert said("run", config)[0] == 0
+    code, whole = said("diagnose", config)
+    assert code == 0
+    found = whole["diagnosis"]
+    assert [c["control"] for c in found["controls"]] == NAMES
+    assert found["uncontrolled"] == []
+    stores = [json.loads(path.read_text()) for path in (tmp_path / "store").glob("labels/*/labels.json")]
+    assert len(stores) == 5  # the run's, with vectors for KD-pt, and three that are made from the run's
+    assert len({json.dumps(facts["transfer"], sort_keys=True) for facts in stores}) == 1
+
+
 @pytest.mark.parametrize("words", [["--temperatures", "0"], ["--temperatures", "a"], ["--temperatures", "2,2"]])
 def test_odd_temperatures_are_refused(done, tiny, monkeypatch, said, words: list[str]) -> None:
     monkeypatch.chdir(tiny.home)

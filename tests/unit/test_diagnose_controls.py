@@ -163,3 +163,19 @@ def test_there_is_no_share_of_what_may_be_nothing():
         found = share_of_gain(base, base + 0.1, distilled, times=100, seed=0)
         assert (found.share, found.low, found.high) == (None, None, None)
         assert found.control == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_of_several_rows_an_owner_gets_none_of_its_own(seed):
+    items, _, _, _ = labels()
+    owners = np.tile(np.arange(15), 3)[:40]  # two or three rows each
+    source = strangers(items, seed, owners)
+    assert sorted(source) == list(range(40))
+    assert np.flatnonzero(owners[source] == owners).tolist() == [3]
+    with pytest.raises(ValueError, match="two or more"):
+        strangers(items, seed, np.zeros(40, np.int64))
+
+
+def test_a_row_each_is_the_same_as_no_owners():
+    items, _, _, _ = labels()
+    np.testing.assert_array_equal(strangers(items, 4, np.arange(40)), strangers(items, 4))

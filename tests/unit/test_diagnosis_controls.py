@@ -11,12 +11,14 @@ import pytest
 from pydantic import TypeAdapter
 
 from recdistill.diagnose.chances import log_softmax
-from recdistill.diagnosis.controls import control_terms, cooled_terms, write_control
+from recdistill.diagnosis.controls import control_terms, cooled_terms
 from recdistill.diagnosis.stages import _best
+from recdistill.diagnosis.stores import write_control
 from recdistill.distill.compose import make_terms
 from recdistill.distill.spec import TermSpec
-from recdistill.labels import BY_ITEM, Layout, Lists, open_labels, write_shard
+from recdistill.labels import BY_ITEM, TRANSFER, Layout, Lists, open_labels, write_histories, write_shard
 from recdistill.shards import finish
+from recdistill.transfer.histories import dropout
 from recdistill.types import Interactions
 
 USERS, ITEMS, DEPTH = 23, 12, 4
@@ -46,7 +48,8 @@ def labels(tmp_path: Path):
     residual = np.log(np.exp(listed[:, DEPTH:]).sum(1))
     order[7], listed[7] = -1, -np.inf
     out = tmp_path / "labels"
-    write(out, order[:, :DEPTH], listed[:, :DEPTH], residual, train, {"exclude_seen": True, "teacher": "mf"})
+    facts = {"exclude_seen": True, "teacher": "mf", "home": str(out)}
+    write(out, order[:, :DEPTH], listed[:, :DEPTH], residual, train, facts)
     for side, vectors in (("users", users), ("items", items)):
         np.save(out / f"{side}.npy", vectors)
     turned = np.argsort(-scores.T, axis=1)[:, :3]
@@ -129,6 +132,51 @@ def test_labels_of_smoothing_keep_the_lists_and_score_everything_alike(labels, t
         np.testing.assert_array_equal(one, other)
     assert not np.asarray(found.vectors.users).any()
     assert not np.asarray(found.vectors.items).any()
+
+
+@pytest.fixture
+def beside(labels):
+    """Return the same, beside lists of two thinned histories of each user: those of user 7 too."""
+    found, train = labels
+    rng = np.random.default_rng(4)
+    made = dropout(train, 0.5, 2, np.random.Generator(np.random.Philox(2)))
+    users = rng.normal(size=(len(made), 3)).astype(np.float32)
+    scores = users @ np.asarray(found.vectors.items).T
+    scores[made.interactions.users(), made.interactions.items] = -np.inf
+    order = np.argsort(-scores, axis=1)[:, :DEPTH]
+    home = Path(str(found.facts["home"])) / TRANSFER
+    facts = {"side": "histories", "transfer": {"kind": "dropout", "share": 0.25, "rows": len(made)}}
+    write(home, order, np.take_along_axis(scores, order, 1), np.zeros(len(made)), made.interactions, facts)
+    write_histories(home, made)
+    np.save(home / "users.npy", users)
+    return open_labels(home.parent), train
+
+
+@pytest.mark.parametrize("kind", ["smooth", "strangers", "mean"])
+def test_histories_that_nobody_had_stay_and_lack_the_same(beside, tmp_path: Path, kind) -> None:
+    found = control(kind, beside, tmp_path)
+    (was, made), (lists, kept) = beside[0].transfer, found.transfer
+    assert lists.facts["transfer"] == was.facts["transfer"] == found.facts["transfer"]  # the share of rows among them
+    np.testing.assert_array_equal(kept.parents, made.parents)
+    np.testing.assert_array_equal(kept.interactions.items, made.interactions.items)
+    (items, scores, _), (theirs, given, _) = everything(was), everything(lists)
+    table = np.asarray(lists.vectors.users) @ np.asarray(found.vectors.items).T
+    if kind == "smooth":
+        np.testing.assert_array_equal(theirs, items)
+        assert not table.any()
+    if kind == "strangers":
+        known = {tuple(row): n for n, row in enumerate(np.asarray(was.vectors.users))}
+        source = np.array([known[tuple(row)] for row in np.asarray(lists.vectors.users)])
+        assert sorted(source) == list(range(len(made)))
+        assert (made.parents[source, 0] != made.parents[:, 0]).all()  # nor another history of the same user
+        np.testing.assert_array_equal(theirs, items[source])
+        np.testing.assert_array_equal(given, scores[source])
+    if kind == "mean":
+        whole = np.asarray(found.vectors.users) @ np.asarray(found.vectors.items).T
+        assert (table == whole[0]).all()  # everybody's order, which is that of users
+        np.testing.assert_allclose(given, np.take_along_axis(table, theirs, 1))
+        holds = [set(made.interactions.items[slice(*made.interactions.indptr[n : n + 2])]) for n in range(len(made))]
+        assert not any(set(row) & held for row, held in zip(theirs.tolist(), holds, strict=True))
 
 
 def test_partial_teachers_swap_what_is_taught_and_keep_the_weight() -> None:
