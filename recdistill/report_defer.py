@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from recdistill import plots
-from recdistill.diagnosis_page import Figure
+from recdistill.diagnosis.page import Figure
 from recdistill.report_view import Cell, Table
 from recdistill.report_words import Row, interval, metric_name, number, percent, signed
 

@@ -198,13 +198,15 @@ class Past:
 
     items: Tensor  # [B,L], -1 where shorter, the latest last
     times: Tensor | None = None  # [B,L] microseconds, 0 where shorter; None where the log has none
+    gates: Tensor | None = None  # [B,L] what the vectors of the items are multiplied by before they are added up
 
     def __len__(self) -> int:
         return len(self.items)
 
     def to(self, device: str) -> Past:
         """Return it on `device`."""
-        return Past(items=self.items.to(device), times=None if self.times is None else self.times.to(device))
+        times, gates = (None if part is None else part.to(device) for part in (self.times, self.gates))
+        return Past(items=self.items.to(device), times=times, gates=gates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,4 +119,5 @@ def joined(first: Past, second: Past) -> Past:
 
 def cut(past: Past, rows: slice) -> Past:
     """Return some rows of `past`."""
-    return Past(items=past.items[rows], times=None if past.times is None else past.times[rows])
+    times, gates = (None if part is None else part[rows] for part in (past.times, past.gates))
+    return Past(items=past.items[rows], times=times, gates=gates)

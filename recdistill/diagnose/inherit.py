@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recdistill.diagnose.chances import Mask
+from recdistill.diagnose.fidelity import overlap
 from recdistill.diagnose.lists import found, places, top
 from recdistill.metrics import Values, bootstrap, interval
 from recdistill.types import Int
@@ -66,6 +67,33 @@ def error_overlap(first: Int, second: Int, rows: Int, items: Int, k: int) -> Val
     both = np.bincount(rows[missed[0] & missed[1]], minlength=n)
     either = np.bincount(rows[missed[0] | missed[1]], minlength=n)
     return np.divide(both, either, out=np.full(n, np.nan), where=either > 0)
+
+
+def moved(before: Int, after: Int) -> Values:
+    """Return 1 for each user whose list [n,K] begins with another item than before, else 0: [n].
+
+    NaN for a user who had no list before.
+    """
+    return np.where(before[:, 0] >= 0, before[:, 0] != after[:, 0], np.nan)
+
+
+def attack_transfer(before: Int, after: Int, flips: Mask) -> Values:
+    """Return 1 for each user whose first item is another after an edit that changes the teacher's first item, [n].
+
+    `flips` [n] says for whom there is such an edit; `before` and `after` [n,K] are the model's lists without and with
+    it. 0 for a first item that stays, NaN where there is no such edit. Ojha et al. (NeurIPS 2023), of images.
+    """
+    return np.where(flips, moved(before, after), np.nan)
+
+
+def invariance(one: tuple[Int, Int], other: tuple[Int, Int], k: int) -> Values:
+    """Return 1 - |e - e'|, e and e' the share of the first `k` that an edit takes away from either of two models: [n].
+
+    Each is lists [n,K] before and after the edit. So models that care as little, or as much, agree. Ojha et al.
+    (NeurIPS 2023), of crops and colours.
+    """
+    first, second = (overlap(after, before, k) for before, after in (one, other))
+    return 1 - np.abs(first - second)
 
 
 def transfer_index(student: Values, independent: Values | None, *, times: int, seed: int) -> Transfer:

@@ -160,6 +160,7 @@ class Inherited(Part):
     """How much more the student agrees with the teacher than its scratch twin does."""
 
     what: str
+    note: str = ""  # what counts as agreement, where the name does not say it
     index: Number
     low: Number = None
     high: Number = None

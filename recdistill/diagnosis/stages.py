@@ -174,7 +174,7 @@ def _step(data: Data, judged: Judged, others: Beside, report: ReportSpec) -> Ste
     groups = {**others.controls, **{f"{t:g}": models for t, models in others.temperatures.items()}}
     for name, models in groups.items():
         inputs |= {f"{name}-{i}": model.artifact.fingerprint for i, model in enumerate(models)}
-    return Step("diagnose", 1, config, inputs)
+    return Step("diagnose", 2, config, inputs)
 
 
 def diagnose(data: Data, judged: Judged, others: Beside, report: ReportSpec, run: Run) -> Artifact:
@@ -182,6 +182,7 @@ def diagnose(data: Data, judged: Judged, others: Beside, report: ReportSpec, run
     step = _step(data, judged, others, report)
 
     def work(out: Path) -> Mapping[str, Any]:
+        from recdistill.diagnosis.habits import habits
         from recdistill.diagnosis.lists import Measure
         from recdistill.diagnosis.page import html, markdown
         from recdistill.diagnosis.panel import diagnose as look
@@ -193,6 +194,8 @@ def diagnose(data: Data, judged: Judged, others: Beside, report: ReportSpec, run
         who = asked(dataset, max(50, *report.k), ranker=any(model.spec.kind == "ranker" for model in everyone))
         histories = views(dataset, reads=bool(judged.teacher.models) and reads_history(*everyone))
         found = look(dataset, _panel(dataset, judged, others, who), histories, who, how, run.log)
+        more, unsaid = habits(dataset, judged, who, how, run.log)
+        found = found.model_copy(update={"inherited": [*found.inherited, *more], "notes": [*found.notes, *unsaid]})
         write_text(out / FILE, json.dumps(found.model_dump(mode="json"), indent=1, allow_nan=False))
         write_text(out / "diagnosis.md", markdown(found))
         write_text(out / "diagnosis.html", html(found))

@@ -179,7 +179,7 @@ def _flatness(d: Diagnosis) -> Table:
 
 def _inherited(d: Diagnosis) -> Table:
     rows = [
-        [Cell(i.what), _signed(i.index, i.low, i.high), Cell(percent(i.student)), Cell(percent(i.independent))]
+        [Cell(i.what, i.note), _signed(i.index, i.low, i.high), Cell(percent(i.student)), Cell(percent(i.independent))]
         for i in d.inherited
     ]
     return Table(["agreement with the teacher", "transfer index", "student", "scratch"], rows)

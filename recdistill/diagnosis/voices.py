@@ -67,8 +67,8 @@ def asked(dataset: Dataset, depth: int, *, ranker: bool) -> Asked:
     """
     having = np.flatnonzero(np.diff(dataset.test.indptr))
     pairs = (RANKER_PAIRS if ranker else SCORED_PAIRS) // max(1, dataset.num_items)
-    users = _sample(having, max(FEWEST, 8 * pairs) if ranker else USERS)
-    scored = _sample(users, max(FEWEST, pairs))
+    users = sample(having, max(FEWEST, 8 * pairs) if ranker else USERS)
+    scored = sample(users, max(FEWEST, pairs))
     rows, at = places(dataset.test, scored)
     weight = 1.0 / np.diff(dataset.test.indptr)[scored][rows] / max(len(scored), 1)
     held = Held(
@@ -154,7 +154,8 @@ def _thinned(train: Interactions, generator: np.random.Generator) -> Interaction
     )
 
 
-def _sample(users: Int, limit: int) -> Int:
+def sample(users: Int, limit: int) -> Int:
+    """Return `users` [n], or a seeded sample of `limit` of them, in their order."""
     if len(users) <= limit:
         return users
     return np.sort(np.random.Generator(np.random.Philox(19)).choice(users, limit, replace=False))

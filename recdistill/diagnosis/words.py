@@ -54,8 +54,8 @@ FLATNESS = (
     "error: the smaller, the flatter, and flatter than scratch is what distillation is said to give."
 )
 INHERITED = (
-    "How much more the student is like the teacher than its scratch twin: two models of one log agree anyway, so "
-    "only what is beyond that was handed over, errors included."
+    "How much more the student is like the teacher than its scratch twin, in what it shows and misses and in what it "
+    "makes of a history: two models of one log agree anyway, so only what is beyond that was handed over."
 )
 
 

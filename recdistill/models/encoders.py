@@ -102,8 +102,12 @@ class TwoTower(nn.Module):
         known = history >= 0
         count = known.sum(1)
         asked, lengths = single(items)
-        rows = self.item(torch.cat([asked, history[known]]), torch.cat([lengths, count]))
-        found, pooled = rows.split([len(items), len(users)])
+        each = count if past.gates is None else torch.ones_like(history[known])
+        rows = self.item(torch.cat([asked, history[known]]), torch.cat([lengths, each]))
+        found, pooled = rows.split([len(items), len(each)])
+        if past.gates is not None:
+            whose, weight = known.nonzero()[:, 0], past.gates[known].unsqueeze(1)
+            pooled = rows.new_zeros(len(users), self.dim).index_add(0, whose, pooled * weight)
         pooled = pooled / count.clamp(min=1).unsqueeze(1)
         return self.user(*single(users)), pooled, found
 

@@ -97,8 +97,8 @@ class Ranker(nn.Module):
             found |= dict(zip(mine, logits.split([w.shape[1] for w in wide], dim=1), strict=True))
         return [found[i] for i in range(len(groups))]
 
-    def forward(self, users: Tensor, past: Past, items: Tensor, gates: Tensor | None = None) -> Tensor:
-        """Return the logits of `items` [B,K] for `users` [B] with their `past`, times `gates` [B,L]: [B,K,1+T]."""
+    def forward(self, users: Tensor, past: Past, items: Tensor) -> Tensor:
+        """Return the logits of `items` [B,K] for `users` [B] with their `past`: [B,K,1+T]."""
         batch, k = items.shape
         rows, where = self._distinct(items, past.items)
         bags, lengths = self.item.bags(rows)
@@ -108,7 +108,7 @@ class Ranker(nn.Module):
         here, there = where[: items.numel()], where[items.numel() :]
         candidate = _pick(self.thing(entity), here).view(batch, k, self.dim)
         before = _pick(identity, there).view(batch, -1, self.dim)
-        before = before if gates is None else before * gates.unsqueeze(2)
+        before = before if past.gates is None else before * past.gates.unsqueeze(2)
         attended = self._attend(_pick(identity, here).view(batch, k, self.dim), before, past)
         person = self.people(users, past).unsqueeze(1).expand(-1, k, -1)
         x0 = torch.cat([person, candidate, attended, person * candidate, attended * candidate], dim=2)

@@ -24,20 +24,20 @@ class Reading(nn.Module):
         self.first, self.last = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.blocks = nn.ModuleList(Block(dim, heads, history) for _ in range(layers))
 
-    def forward(self, items: Tensor, past: Past, gates: Tensor | None = None) -> Tensor:
-        """Return the state after each place, [B,L,D], of the vectors `items` [B,L,D] of `past`, times `gates` [B,L].
+    def forward(self, items: Tensor, past: Past) -> Tensor:
+        """Return the state after each place, [B,L,D], of the vectors `items` [B,L,D] of `past`.
 
-        It depends on the places up to its own, and is zeros before the first item. Gates come after the first norm,
-        which would undo them.
+        It depends on the places up to its own, and is zeros before the first item.
         """
         there = past.items >= 0
-        x = self.first(items) if gates is None else self.first(items) * gates.unsqueeze(2)
+        gates = None if past.gates is None else past.gates.unsqueeze(2)
+        x = self.first(items) if gates is None else self.first(items) * gates
         at = torch.arange(there.shape[1], device=there.device)
         apart = at.unsqueeze(1) - at
         visible = (apart >= 0) & there[:, None, None, :]
         ages = None if past.times is None else between(past.times)
         for block in self.blocks:
-            x = x + block(x, apart.clamp(min=0), ages, visible)
+            x = x + block(x, apart.clamp(min=0), ages, visible, gates)
         return self.last(x) * (there.cumsum(1) > 0).unsqueeze(2)
 
 
@@ -53,14 +53,18 @@ class Block(nn.Module):
         self.place = nn.Parameter(-torch.logspace(0, -2, heads) * torch.arange(history)[:, None])
         self.age = nn.Parameter(torch.zeros(AGES, heads))
 
-    def forward(self, x: Tensor, apart: Tensor, ages: Tensor | None, visible: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, apart: Tensor, ages: Tensor | None, visible: Tensor, gates: Tensor | None = None
+    ) -> Tensor:
         """Return what is added to `x` [B,L,D].
 
         apart [L,L] is how many places back each one lies, ages [B,L,L] the bucket of the time between, visible
-        [B,1,L,L] what each place may read.
+        [B,1,L,L] what each place may read, gates [B,L,1] what each place's values are multiplied by: before the norm
+        they would be undone.
         """
         batch, length, dim = x.shape
         gate, *rest = self.mix(self.before(x)).chunk(4, dim=2)
+        rest = rest if gates is None else [rest[0] * gates, *rest[1:]]
         split = (batch, length, self.heads, dim // self.heads)
         value, query, key = (part.view(split).transpose(1, 2) for part in rest)
         bias = nn.functional.embedding(apart, self.place).unsqueeze(0)

@@ -46,24 +46,22 @@ class SequenceEncoder(nn.Module):
         self.item = table("item", num_items, dim)
         self.reading = Reading(dim, layers, heads, history)
 
-    def states(
-        self, users: Tensor, past: Past, items: Tensor, gates: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def states(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the state after each place of `past` [B,L], what `users` [B] add to it, and vectors of `items` [n].
 
         They are [B,L,D], [B,D] and [n,D]. A state depends on the places up to its own, and is zeros before the first
-        item; user -1 adds zeros, and item -1 is zeros. The past is read times `gates` [B,L].
+        item; user -1 adds zeros, and item -1 is zeros.
         """
         if self.training and self.id_dropout:
             users = users.masked_fill(hidden(users, past.items, self.id_dropout), -1)
         rows = self.item(*single(torch.cat([items, past.items.reshape(-1)])))
         found, x = rows.split([len(items), past.items.numel()])
-        states = self.reading(x.view(*past.items.shape, rows.shape[1]), past, gates)
+        states = self.reading(x.view(*past.items.shape, rows.shape[1]), past)
         return SIZE * states, self.user(*single(users)), found
 
-    def vectors(self, users: Tensor, past: Past, items: Tensor, gates: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def vectors(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return the vectors of `users` [B] (-1: unknown) with their `past` and of `items` [n] (-1: none)."""
-        states, identity, found = self.states(users, past, items, gates)
+        states, identity, found = self.states(users, past, items)
         return identity + _latest(states), found
 
     def trunk(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,6 +54,7 @@ def test_a_run_is_diagnosed_with_every_control(tiny, tmp_path: Path, monkeypatch
     assert [c["control"] for c in found["controls"]] == NAMES
     assert {c["factor"] for c in found["controls"]} == {0.1}
     assert found["uncontrolled"] == []
+    assert any("attribution, attack transfer and invariance: the teacher reads" in note for note in found["notes"])
     assert {p["model"] for p in found["frontier"]} >= {"teacher", "scratch", "student", "taught at 2", *NAMES}
     assert {a["part"] for a in found["agreement"]} == {"train", "held-out"}  # nobody reads a history
     assert read_report(Path(full["report"]).parent)["diagnosis"]["controls"] == found["controls"]
@@ -109,6 +110,7 @@ def test_what_is_taught_of_nobodys_histories_has_every_control(tiny, tmp_path: P
     found = whole["diagnosis"]
     assert [c["control"] for c in found["controls"]] == NAMES
     assert found["uncontrolled"] == []
+    assert [one["what"] for one in found["inherited"]][3:] == ["attribution", "attack transfer", "invariance"]
     stores = [json.loads(path.read_text()) for path in (tmp_path / "store").glob("labels/*/labels.json")]
     assert len(stores) == 5  # the run's, with vectors for KD-pt, and three that are made from the run's
     assert len({json.dumps(facts["transfer"], sort_keys=True) for facts in stores}) == 1

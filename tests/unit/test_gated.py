@@ -143,11 +143,11 @@ def test_any_teacher_with_a_history_has_a_gradient_for_each_item_of_it(name, tea
 @pytest.mark.parametrize("name", ["sequence", "ranker"])
 def test_gates_of_one_change_nothing_that_attends(name):
     model, listed = model_of(SPECS[name]), torch.arange(12).expand(USERS, 12)
-    users, ones = torch.arange(USERS), torch.ones(USERS, LENGTH)
+    users, open_ = torch.arange(USERS), replace(LATEST, gates=torch.ones(USERS, LENGTH))
     if name == "ranker":
-        given = model(users, LATEST, listed, ones), model(users, LATEST, listed)
+        given = model(users, open_, listed), model(users, LATEST, listed)
     else:
-        given = model.vectors(users, LATEST, listed[0], ones)[0], model.vectors(users, LATEST, listed[0])[0]
+        given = model.vectors(users, open_, listed[0])[0], model.vectors(users, LATEST, listed[0])[0]
     torch.testing.assert_close(*given)
 
 
