@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,6 +28,7 @@ def diagnose(
     controls: Annotated[bool, Parameter(negative="--no-controls")] = True,
     tune: str | None = None,
     temperatures: str | None = None,
+    robustness: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
     """Say of a finished run what its student took from the teacher, who gains, and whether the gain is knowledge.
@@ -40,23 +42,29 @@ def diagnose(
         Train what a gain is held against, each with all seeds of the run: label smoothing, KD-pt, another user's lists,
         the population mean. Without them the report says which gains are not controlled for.
     tune
-        Factors of the terms' weights to train each control with, such as 0.1,0.3,1; that of the best validation
-        NDCG@10 of the first seed is kept. Left out, controls have the run's own weights.
+        Factors of the terms' weights to train each control with, 1,0.1 if left out; that of the best validation NDCG@10
+        of the first seed is kept, the first of equals. Each but the first costs one training a control.
     temperatures
         Of the teacher, separated by commas, at which further students are taught: they make the frontier of precision
         and recall. For terms that read scores.
+    robustness
+        Train teacher, scratch and student again, with all seeds, on logs with noise and with less of the tail, and
+        say what distillation gains there: four times what the run took.
     """
     from pipelines.progress import progress
     from recdistill.config import load_config
+    from recdistill.diagnosis.stages import TUNE
     from recdistill.stages import Run
     from recdistill.world import world
 
     found = load_config(config, sets, method)
-    asked = {"tune": _numbers(tune, "--tune") or (1.0,), "temperatures": _temperatures(temperatures)}
+    asked = {"tune": _numbers(tune, "--tune") or TUNE, "temperatures": _temperatures(temperatures)}
+    if robustness:
+        _teachable(found)
     _finished(found, config)
     with progress(json=json) as log, world(device=found.exec.device, threads=found.exec.threads) as joined:
         run = Run(store=Path(found.exec.store), world=joined, log=log)
-        made, reports = diagnosed(found, run, controls=controls, **asked)
+        made, reports = diagnosed(found, run, controls=controls, robustness=robustness, **asked)
     read = _read(made)
     data = {"path": str(made.path), "hit": made.hit, "report": None if reports is None else str(reports)}
     say(data | {"diagnosis": read}, _text(made, read, reports), as_json=json)
@@ -64,7 +72,13 @@ def diagnose(
 
 
 def diagnosed(
-    config: Config, run: Run, *, controls: bool, tune: tuple[float, ...], temperatures: tuple[float, ...]
+    config: Config,
+    run: Run,
+    *,
+    controls: bool,
+    tune: tuple[float, ...],
+    temperatures: tuple[float, ...],
+    robustness: bool = False,
 ) -> tuple[Artifact, Path | None]:
     """Return the diagnosis of a finished run, found or built, and its report, which shows it now; collective."""
     from recdistill.diagnosis import stages
@@ -79,7 +93,8 @@ def diagnosed(
     if missing:
         what = "no term of distill reads the labels' scores, so a temperature of the teacher changes nothing"
         raise ConfigError(what, where="--temperatures", fix="leave it out")
-    made = stages.diagnose(all_.data, all_.judged, others, config.report, run)
+    robust = _robust(config, run, all_) if robustness else None
+    made = stages.diagnose(all_.data, all_.judged, others, config.report, run, robust=robust)
     reports = run.world.share_local(lambda: _shown(config, run, all_))
     return made, reports
 
@@ -90,6 +105,39 @@ def _everything(config: Config, run: Run) -> Everything:
     from pipelines.release import Everything
 
     return next(step for step in path(config, run) if isinstance(step, Everything))
+
+
+def _robust(config: Config, run: Run, all_: Everything) -> Artifact:
+    """Return what the models of spoilt logs gain, which are found or built: the run itself, once for each log."""
+    from dataclasses import replace
+
+    from pipelines.distill import Made, path
+    from recdistill.diagnosis.robust import GRID, Cell, robustness
+    from recdistill.diagnosis.stages import measure
+    from recdistill.diagnosis.words import spoil_words
+
+    cells = [Cell(None, all_.judged)]
+    for spoil in GRID:
+        told = spoil_words(spoil.kind, spoil.fraction)
+
+        def log(what: str, done: int, total: int, values: Mapping[str, float], told: str = told) -> None:
+            run.log(f"{what} ({told})", done, total, values)
+
+        steps = path(config, replace(run, log=log), spoil)
+        judged = next(step.judged for step in steps if isinstance(step, Made) and step.judged is not None)
+        cells.append(Cell(spoil, judged))
+    return robustness(all_.data, cells, config.report, measure(config.report), run)
+
+
+def _teachable(config: Config) -> None:
+    """Raise ConfigError if nobody learns anew from a spoilt log."""
+    what = ""
+    if config.teacher.model.kind == "external":
+        what = "the teacher is a file, which cannot learn from a spoilt log"
+    elif not config.distill:
+        what = "this run teaches nothing, so that there is no gain to look for on a spoilt log"
+    if what:
+        raise ConfigError(what, where="--robustness", fix="leave it out")
 
 
 def _finished(config: Config, file: Path) -> None:

@@ -18,6 +18,7 @@ from recdistill.errors import ConfigError, RecdistillError, StageError
 from recdistill.measure import Judged
 from recdistill.models.spec import Fitted
 from recdistill.results import Release
+from recdistill.spoil import Spoil
 from recdistill.stages import Run
 from recdistill.types import Artifact
 from recdistill.yamlfile import dotted
@@ -44,15 +45,19 @@ class Made:
 
     name: str
     artifacts: Sequence[Artifact]
+    judged: Judged | None = None  # all models, once they are there
 
 
-def path(config: Config, run: Run) -> Iterator[Made | Everything]:
-    """Yield each stage as it is done, at the end everything together; arrows only point right."""
+def path(config: Config, run: Run, spoil: Spoil | None = None) -> Iterator[Made | Everything]:
+    """Yield each stage as it is done, at the end everything together; arrows only point right.
+
+    All models learn from data that is spoilt as `spoil` says, if it says something.
+    """
     how = config.exec
     log = stages.ingest(config.log, config.features, run)
     yield Made(name="ingest", artifacts=[log])
 
-    data = stages.split(log, config.split, run)
+    data = replace(stages.split(log, config.split, run), spoil=spoil)
     yield Made(name="split", artifacts=[data.divided])
 
     student = config.student
@@ -79,8 +84,6 @@ def path(config: Config, run: Run) -> Iterator[Made | Everything]:
     distilled = [Fitted(student.model, artifact) for artifact in fitted]
 
     index = stages.index(data, distilled[0], config.index, run)
-    yield Made(name="index", artifacts=[index])
-
     judged = Judged(
         teacher=teacher,
         scratch=plain,
@@ -90,6 +93,7 @@ def path(config: Config, run: Run) -> Iterator[Made | Everything]:
         candidates=config.labels,
         widths=student.widths,
     )
+    yield Made(name="index", artifacts=[index], judged=judged)
     deferred = None
     if config.defer is not None:
         deferred = defer(data, judged, config.defer, config.report, run)

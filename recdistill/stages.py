@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # torch is a second of start-up that a plan can do without
     from recdistill.config import ExecSpec
     from recdistill.measure import Judged
     from recdistill.shards import Share
+    from recdistill.spoil import Spoil
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +81,21 @@ class Data:
 
     ingested: Artifact
     divided: Artifact
+    spoil: Spoil | None = None  # of the training part, for a diagnosis alone
 
     @property
     def inputs(self) -> dict[str, str]:
         """Return the fingerprints that a stage over this data depends on."""
-        return {"ingest": self.ingested.fingerprint, "split": self.divided.fingerprint}
+        found = {"ingest": self.ingested.fingerprint, "split": self.divided.fingerprint}
+        return found | ({} if self.spoil is None else {"spoil": self.spoil.name})
 
     def read(self) -> Any:
         """Return the Dataset."""
         from recdistill.data.dataset import read_dataset
+        from recdistill.spoil import spoilt
 
-        return read_dataset(self.ingested.path, self.divided.path)
+        found = read_dataset(self.ingested.path, self.divided.path)
+        return found if self.spoil is None else spoilt(found, self.spoil)
 
 
 def ingest(log: LogSpec, features: FeaturesSpec | None, run: Run) -> Artifact:

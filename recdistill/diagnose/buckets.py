@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from recdistill.diagnose.chances import Mask
 from recdistill.distill.draws import popularity_groups
 from recdistill.evaluate import Lists, popularity
 from recdistill.folds import pick
@@ -110,8 +111,13 @@ def tail_recall(lists: Int, train: Interactions, truth: Interactions, users: Int
 
     The tail is the items of the two least popular fifths of training interactions.
     """
-    part = pick(truth, (_by_mass(train, num_items, FIFTHS) < TAIL)[np.asarray(truth.items)])
+    part = pick(truth, in_tail(train, num_items)[np.asarray(truth.items)])
     return _recalls({"lists": [lists]}, part, users, k)["lists"][relevant(part, users) > 0]
+
+
+def in_tail(train: Interactions, num_items: int) -> Mask:
+    """Return which items are of the two least popular fifths of training interactions, [I]."""
+    return _by_mass(train, num_items, FIFTHS) < TAIL
 
 
 def _by_mass(train: Interactions, num_items: int, groups: int) -> Int:

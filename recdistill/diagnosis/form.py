@@ -169,6 +169,27 @@ class Inherited(Part):
     users: int
 
 
+class Robust(Part):
+    """What distillation gains where the training part is spoilt, of all models; quality is on the clean test part."""
+
+    spoil: str  # clean, noise or imbalance
+    fraction: float  # of each user's interactions that are noise, or of the tail's that are gone
+    teacher: Number
+    scratch: Number
+    student: Number
+    gain: Number  # student - scratch
+    low: Number = None
+    high: Number = None
+    least: Number = None  # of one seed
+    most: Number = None
+    change: Number = None  # of the gain, from that of the clean log
+    change_low: Number = None
+    change_high: Number = None
+    tail_teacher: Number = None
+    tail_scratch: Number = None
+    tail_student: Number = None
+
+
 class Diagnosis(Part):
     """The whole diagnosis."""
 
@@ -181,6 +202,7 @@ class Diagnosis(Part):
     groups: tuple[int, int] = (3, 3)
     agreement: list[Agreement] = []
     controls: list[Control] = []
+    tuned: list[float] = [1.0]  # times the terms' weights, of which each control had the best on validation
     uncontrolled: list[str] = []  # controls that are missing, each with why
     buckets: list[Bucket] = []
     worst: Bucket | None = None
@@ -192,6 +214,7 @@ class Diagnosis(Part):
     variance: list[Variance] = []
     flatness: list[Rise] = []
     inherited: list[Inherited] = []
+    robustness: list[Robust] = []
     notes: list[str] = []  # what could not be measured, and why
 
 

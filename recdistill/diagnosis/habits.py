@@ -21,11 +21,11 @@ from recdistill.diagnose.inherit import attack_transfer, attribution_iou, invari
 from recdistill.diagnosis.edits import flipping, gates_of, oldest, without
 from recdistill.diagnosis.form import Inherited, make
 from recdistill.diagnosis.lists import Measure
-from recdistill.diagnosis.voices import Asked, View, Voice, sample, student_voice, teacher_voice
+from recdistill.diagnosis.voices import Asked, View, Voice, sample, student_voice, teacher_voice, unscored
 from recdistill.ensemble import read_recipe
 from recdistill.evaluate import merge
 from recdistill.fit import load
-from recdistill.heldout import FEWEST, RANKER_PAIRS, Held
+from recdistill.heldout import FEWEST, RANKER_PAIRS
 from recdistill.measure import Judged
 from recdistill.metrics import Values
 from recdistill.models.build import Model, history_length
@@ -140,8 +140,7 @@ def ground_of(dataset: Dataset, judged: Judged, who: Asked, k: int) -> Ground:
     pairs = 2 * RANKER_PAIRS // max(1, dataset.num_items)
     ranks = any(model.spec.kind == "ranker" for model in everyone)
     users = sample(who.users[np.diff(known.indptr)[who.users] > 1], max(FEWEST, pairs) if ranks else USERS)
-    held = Held(users=users[:0], rows=users[:0], items=users[:0], weight=np.zeros(0), seen=known)
-    asked = Asked(users=users, held=held, depth=max(LISTED, k))
+    asked = unscored(users, max(LISTED, k), known)
     return Ground(dataset=dataset, who=asked, read=Sequences.of(longest(known, length)), length=length)
 
 

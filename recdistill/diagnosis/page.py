@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from recdistill import plots
 from recdistill.diagnosis import view
 from recdistill.diagnosis.form import DIAGNOSIS_VERSION, Diagnosis
-from recdistill.diagnosis.words import findings, group
+from recdistill.diagnosis.words import findings, group, spoil_words
 from recdistill.plots import Dot, Spot
 from recdistill.report_words import count, metric_name, number, percent, signed
 
@@ -163,6 +163,28 @@ def _inherited(d: Diagnosis) -> Iterable[Figure]:
         yield Figure(plots.dots(points, salt="inherited"), "Agreement beyond scratch's", f"Transfer index: {said}.")
 
 
+def _robustness(d: Diagnosis) -> Iterable[Figure]:
+    points = [
+        Dot(spoil_words(r.spoil, r.fraction), "student", r.gain, r.least, r.most)
+        for r in d.robustness
+        if r.gain is not None
+    ]
+    if points:
+        said = "; ".join(f"{p.row} {signed(p.value)}" for p in points)
+        caption = f"{metric_name(d.metric, d.k)} over scratch, by training log; lines reach from seed to seed"
+        yield Figure(plots.dots(points, salt="robustness"), caption, f"{caption}: {said}.")
+    for kind, label in (("noise", "share of noise"), ("imbalance", "share of the tail that is cut")):
+        rows = [r for r in d.robustness if r.spoil in ("clean", kind)]
+        curves = {
+            model: [(r.fraction, value) for r in rows if (value := getattr(r, model)) is not None]
+            for model in ("teacher", "scratch", "student")
+        }
+        if len(rows) > 1 and all(curves.values()):
+            said = "; ".join(f"{m} from {number(p[0][1])} to {number(p[-1][1])}" for m, p in curves.items())
+            svg = plots.lines(curves, salt=f"robust-{kind}", label=label)
+            yield Figure(svg, f"{metric_name(d.metric, d.k)} on the clean test part", f"By {label}: {said}.")
+
+
 FIGURES: dict[str, Callable[[Diagnosis], Iterable[Figure]]] = {
     "agreement": _agreement,
     "controls": _controls,
@@ -173,4 +195,5 @@ FIGURES: dict[str, Callable[[Diagnosis], Iterable[Figure]]] = {
     "directions": _directions,
     "flatness": _flatness,
     "inherited": _inherited,
+    "robustness": _robustness,
 }

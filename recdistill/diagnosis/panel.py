@@ -37,6 +37,7 @@ class Panel:
     controls: Mapping[str, Sequence[Voice]] = field(default_factory=dict)
     lacks: Mapping[str, str] = field(default_factory=dict)  # control -> what its teacher lacks
     factors: Mapping[str, float] = field(default_factory=dict)  # control -> of the weights of its terms
+    tuned: Sequence[float] = (1.0,)  # the factors that each had the best of
     uncontrolled: Sequence[str] = ()
     temperatures: Mapping[float, Sequence[Voice]] = field(default_factory=dict)  # of the teacher -> its students
 
@@ -102,6 +103,7 @@ def _closed(book: _Book, dataset: Dataset, panel: Panel, views: Sequence[View], 
         scored=0 if UNSCORED in book.lacking else len(who.held.users),
         seeds=len(panel.student),
         controls=[control(*one, book.lists, dataset, who.users, how) for one in controls],
+        tuned=sorted(panel.tuned),
         uncontrolled=list(panel.uncontrolled),
         shown=[shown(model, seeds, dataset, who.users, how.k) for model, seeds in shows.items()],
         frontier=_frontier(book, dataset, panel, who, how.k),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FILE = "diagnosis.json"
 RANKING = ("recall", "ndcg", "mrr", "hit", "precision")
 SEED = 29  # of who gets whose lists
+TUNE = (1.0, 0.1)  # times the terms' weights: at those of the run what is worth little mostly does harm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class Beside:
 
     controls: Mapping[Kind, Sequence[Fitted]] = field(default_factory=dict)
     factors: Mapping[Kind, float] = field(default_factory=dict)  # of the terms' weights, at which a control does best
+    tuned: Sequence[float] = (1.0,)  # those that were tried
     uncontrolled: Sequence[str] = ()
     temperatures: Mapping[float, Sequence[Fitted]] = field(default_factory=dict)
 
@@ -58,12 +60,12 @@ def beside(
     *,
     controls: bool,
     temperatures: Sequence[float] = (),
-    tune: Sequence[float] = (1.0,),
+    tune: Sequence[float] = TUNE,
 ) -> Beside:
     """Train what a gain is held against, and students of other teacher temperatures; each is found or built.
 
     `tune` are factors of the terms' weights, of which each control has the best: said as loudly as what is worth
-    hearing, what is worth nothing does harm.
+    hearing, what is worth nothing does harm. Every factor but that one costs the training of one seed.
     """
     if not lessons.terms or judged.labels is None:
         return Beside(uncontrolled=["all controls: this run teaches nothing by labels"])
@@ -84,7 +86,7 @@ def beside(
         if terms:
             name, student = f"taught at {temperature:g}", lessons.student
             cooled[temperature] = _Pupils(name, data, judged.labels, terms, student, lessons.how, run).students()
-    return Beside(controls=made, factors=factors, uncontrolled=missing, temperatures=cooled)
+    return Beside(controls=made, factors=factors, tuned=tuple(tune), uncontrolled=missing, temperatures=cooled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +118,17 @@ def _of_labels(term: TermSpec) -> bool:
 
 
 def _best(pupils: _Pupils, tune: Sequence[float]) -> float:
-    """Return the factor of the best validation NDCG@10 of the first seed, the first of equals."""
-    if len(tune) == 1:
-        return tune[0]
-    facts = {factor: pupils.students(factor, first=True)[0].artifact.manifest.facts for factor in tune}
-    return max(tune, key=lambda factor: facts[factor].get("valid_ndcg_at_10") or 0.0)
+    """Return the factor of the best validation NDCG@10 of the first seed, the first of equals.
+
+    Where nothing is held out for validation there is nothing to choose by, and the first one is taken.
+    """
+    found = dict[float, float]()
+    for factor in tune if len(tune) > 1 else ():
+        valid = pupils.students(factor, first=True)[0].artifact.manifest.facts.get("valid_ndcg_at_10")
+        if valid is None:
+            break
+        found[factor] = valid
+    return max(found, key=lambda factor: found[factor], default=tune[0])
 
 
 def _control(kind: Kind, data: Data, judged: Judged, lessons: Lessons, run: Run) -> tuple[_Pupils | None, str]:
@@ -166,36 +174,52 @@ def control_labels(data: Data, labels: Artifact, kind: Kind, run: Run) -> Artifa
     return run.build(step, work)
 
 
-def _step(data: Data, judged: Judged, others: Beside, report: ReportSpec) -> Step:
+def measure(report: ReportSpec) -> dict[str, Any]:
+    """Return what quality means in a diagnosis, as the values of a `Measure`: the first ranking metric of a report."""
     metric = next((name for name in report.metrics if name in RANKING), "ndcg")
-    config = {"metric": metric, "k": report.k[0], "times": report.bootstrap, "seed": report.seed}
-    config |= {"uncontrolled": list(others.uncontrolled), "factors": others.factors}
+    return {"metric": metric, "k": report.k[0], "times": report.bootstrap, "seed": report.seed}
+
+
+def _step(data: Data, judged: Judged, others: Beside, report: ReportSpec, robust: Artifact | None) -> Step:
+    config = measure(report) | {"uncontrolled": list(others.uncontrolled)}
+    config |= {"factors": others.factors, "tuned": list(others.tuned)} if others.controls else {}
     inputs = _inputs(data, judged)
+    if robust is not None:
+        inputs["robustness"] = robust.fingerprint
     groups = {**others.controls, **{f"{t:g}": models for t, models in others.temperatures.items()}}
     for name, models in groups.items():
         inputs |= {f"{name}-{i}": model.artifact.fingerprint for i, model in enumerate(models)}
     return Step("diagnose", 2, config, inputs)
 
 
-def diagnose(data: Data, judged: Judged, others: Beside, report: ReportSpec, run: Run) -> Artifact:
-    """Every model -> diagnosis.json, and pages of it as Markdown and HTML."""
-    step = _step(data, judged, others, report)
+def diagnose(
+    data: Data, judged: Judged, others: Beside, report: ReportSpec, run: Run, *, robust: Artifact | None = None
+) -> Artifact:
+    """Every model -> diagnosis.json, and pages of it as Markdown and HTML; `robust` is what `robustness` found."""
+    step = _step(data, judged, others, report, robust)
 
     def work(out: Path) -> Mapping[str, Any]:
         from recdistill.diagnosis.habits import habits
         from recdistill.diagnosis.lists import Measure
         from recdistill.diagnosis.page import html, markdown
         from recdistill.diagnosis.panel import diagnose as look
+        from recdistill.diagnosis.robust import read_rows
         from recdistill.diagnosis.voices import asked, reads_history, views
 
         dataset = data.read()
-        how = Measure(**{name: step.config[name] for name in ("metric", "k", "times", "seed")})
+        how = Measure(**measure(report))
         everyone = [*judged.teacher.models, *judged.scratch, *judged.student]
         who = asked(dataset, max(50, *report.k), ranker=any(model.spec.kind == "ranker" for model in everyone))
         histories = views(dataset, reads=bool(judged.teacher.models) and reads_history(*everyone))
         found = look(dataset, _panel(dataset, judged, others, who), histories, who, how, run.log)
         more, unsaid = habits(dataset, judged, who, how, run.log)
-        found = found.model_copy(update={"inherited": [*found.inherited, *more], "notes": [*found.notes, *unsaid]})
+        found = found.model_copy(
+            update={
+                "inherited": [*found.inherited, *more],
+                "notes": [*found.notes, *unsaid],
+                "robustness": [] if robust is None else read_rows(robust),
+            }
+        )
         write_text(out / FILE, json.dumps(found.model_dump(mode="json"), indent=1, allow_nan=False))
         write_text(out / "diagnosis.md", markdown(found))
         write_text(out / "diagnosis.html", html(found))
@@ -219,6 +243,7 @@ def _panel(dataset: Dataset, judged: Judged, others: Beside, who: Asked) -> Pane
         controls={CONTROLS[kind].name: of(models) for kind, models in others.controls.items()},
         lacks={one.name: one.lacks for one in CONTROLS.values()},
         factors={CONTROLS[kind].name: factor for kind, factor in others.factors.items()},
+        tuned=others.tuned,
         uncontrolled=others.uncontrolled,
         temperatures={t: of(models) for t, models in others.temperatures.items()},
     )

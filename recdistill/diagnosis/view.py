@@ -31,7 +31,7 @@ def blocks(d: Diagnosis) -> list[Block]:
 def _blocks(d: Diagnosis) -> Iterator[Block]:
     name = metric_name(d.metric, d.k)
     yield Block("agreement", "Fidelity to the teacher", words.AGREEMENT, _agreement(d))
-    hint = f"{words.CONTROLS} The gain is in {name}."
+    hint = f"{words.controls_words(d)} The gain is in {name}."
     yield Block("controls", "Is the gain knowledge?", hint, _controls(d))
     yield Block("buckets", "Who gains, and who pays", words.BUCKETS.format(k=d.k), _buckets(d))
     yield Block("shown", "What is shown", words.SHOWN, _shown(d))
@@ -41,6 +41,7 @@ def _blocks(d: Diagnosis) -> Iterator[Block]:
     yield Block("directions", "Spectrum of deviations", words.DIRECTIONS, _directions(d))
     yield Block("variance", "Gradient noise", words.VARIANCE, _variance(d))
     yield Block("flatness", "Flatness", words.FLATNESS, _flatness(d))
+    yield Block("robustness", "Noise and imbalance", words.ROBUSTNESS, _robustness(d))
     yield Block("inherited", "Transfer index", words.INHERITED, _inherited(d))
 
 
@@ -183,6 +184,22 @@ def _inherited(d: Diagnosis) -> Table:
         for i in d.inherited
     ]
     return Table(["agreement with the teacher", "transfer index", "student", "scratch"], rows)
+
+
+def _robustness(d: Diagnosis) -> Table:
+    rows = [
+        [
+            Cell(words.spoil_words(r.spoil, r.fraction)),
+            *(Cell(number(v)) for v in (r.teacher, r.scratch, r.student)),
+            _signed(r.gain, r.low, r.high),
+            Cell(MISSING if r.least is None or r.most is None else f"{signed(r.least)} to {signed(r.most)}"),
+            _signed(r.change, r.change_low, r.change_high) if r.change is not None else Cell(MISSING),
+            *(Cell(number(v)) for v in (r.tail_scratch, r.tail_student)),
+        ]
+        for r in d.robustness
+    ]
+    head = ["training log", "teacher", "scratch", "student", "gain", "of its seeds", "than on the log as it is"]
+    return Table([*head, "tail recall, scratch", "student"], rows)
 
 
 def _models(names: Iterator[str]) -> list[str]:

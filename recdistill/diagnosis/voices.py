@@ -81,6 +81,12 @@ def asked(dataset: Dataset, depth: int, *, ranker: bool) -> Asked:
     return Asked(users=users, held=held, depth=depth)
 
 
+def unscored(users: Int, depth: int, seen: Interactions) -> Asked:
+    """Return that `users` [n] are asked for lists of `depth` alone."""
+    held = Held(users=users[:0], rows=users[:0], items=users[:0], weight=np.zeros(0), seen=seen)
+    return Asked(users=users, held=held, depth=depth)
+
+
 def views(dataset: Dataset, *, reads: bool, seed: int = 23) -> list[View]:
     """Return the views; augmented histories only where some model `reads` a history."""
     known = merge(dataset.train, dataset.valid)

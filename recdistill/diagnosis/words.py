@@ -13,8 +13,8 @@ AGREEMENT = (
     "never met the teacher, and a student may agree less and rank better."
 )
 CONTROLS = (
-    "Each control is the same student, taught as loudly by a teacher that lacks one thing: one that reproduces much of "
-    "the gain explains it, and a share below 0 says that what is left of the teacher does harm at this weight (--tune)."
+    "Each control is the same student, taught by a teacher that lacks one thing, {weight}: one that reproduces much of "
+    "the gain explains it, and a share below 0 says that what is left of the teacher does harm all the same."
 )
 BUCKETS = (
     "Recall@{k} of the student less scratch, by how active users are and how popular the items are that were held "
@@ -59,6 +59,46 @@ INHERITED = (
 )
 
 
+ROBUSTNESS = (
+    "All models again, the teacher too, on a training part that is spoilt, and measured on the clean test part: with "
+    "noise a share of everybody's interactions is of random items, with a cut tail a share of those with the two least "
+    "popular fifths is gone."
+)
+
+
+def controls_words(d: Diagnosis) -> str:
+    """Return how to read the controls: what they were taught by, and how loudly."""
+    if d.tuned == [1.0]:
+        return CONTROLS.format(weight="as loudly (--tune finds each its own weight)")
+    some = " and ".join(filter(None, (", ".join(f"{f:g}" for f in d.tuned[:-1]), f"{d.tuned[-1]:g}")))
+    which = "at" if len(d.tuned) == 1 else "at the best on validation of"
+    return CONTROLS.format(weight=f"{which} {some} times the run's own weights")
+
+
+def spoil_words(kind: str, fraction: float) -> str:
+    """Return in words what was done to a log."""
+    return {"noise": f"{fraction:.0%} noise", "imbalance": f"tail cut by {fraction:.0%}"}.get(kind, "as it is")
+
+
+def robust_words(d: Diagnosis) -> str:
+    """Return by how much the gain differs on the worst of each kind of log; empty if nobody asked."""
+    clean = next((one for one in d.robustness if one.spoil == "clean"), None)
+    worst = {one.spoil: one for one in d.robustness if one.spoil != "clean"}  # the last of each kind is the worst
+    if clean is None or not worst:
+        return ""
+    each = [
+        f"{signed(one.gain)} with {spoil_words(one.spoil, one.fraction)} "
+        f"({_surely(one.change, one.change_low, one.change_high)})"
+        for one in worst.values()
+    ]
+    return f"The gain in {metric_name(d.metric, d.k)} is {signed(clean.gain)} on the log as it is, {', '.join(each)}."
+
+
+def _surely(change: float | None, low: float | None, high: float | None) -> str:
+    sure = low is not None and high is not None and not low <= 0 <= high
+    return f"{'' if sure else 'not '}surely {'more' if (change or 0.0) > 0 else 'less'}"
+
+
 def worst_words(d: Diagnosis) -> str:
     """Return the worst bucket in words, and how many are surely better or worse; empty without any."""
     worst = d.worst
@@ -85,6 +125,7 @@ def findings(d: Diagnosis) -> list[str]:
             f"The student covers {percent(s.coverage)} of the catalogue, scratch {percent(o.coverage)}; tail recall "
             f"{number(s.tail_recall)} against {number(o.tail_recall)}."
         )
+    found.append(robust_words(d))
     return [text for text in found if text]
 
 

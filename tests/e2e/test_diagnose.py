@@ -60,6 +60,16 @@ def test_a_run_is_diagnosed_with_every_control(tiny, tmp_path: Path, monkeypatch
     assert read_report(Path(full["report"]).parent)["diagnosis"]["controls"] == found["controls"]
     assert "Is the gain knowledge?" in page.read_text()
 
+    code, spoilt = said("diagnose", config, "--robustness", "--tune", "0.1")
+    assert code == 0, spoilt
+    rows = spoilt["diagnosis"]["robustness"]
+    assert [r["spoil"] for r in rows] == ["clean", "noise", "noise", "imbalance", "imbalance"]
+    asked = {"model": "student", "metric": "ndcg", "k": 10, "slice": "all"}.items()
+    (student,) = [q["value"] for q in read_report(page.parent)["quality"] if asked <= q.items()]
+    assert rows[0]["student"] == pytest.approx(student)  # the log as it is is the run
+    assert len({r["teacher"] for r in rows}) == len(rows)  # it learns anew
+    assert "Noise and imbalance" in page.read_text()
+
     again = said("run", config)[1]  # the report of a later run shows the fullest diagnosis there is
     assert read_report(Path(again["report"]).parent)["diagnosis"]["controls"] == found["controls"]
 
@@ -78,7 +88,7 @@ def test_a_ranking_teacher_is_diagnosed_on_augmented_histories_too(
     assert code == 0
     assert bare["diagnosis"]["controls"] == []
     assert [why.partition(":")[0] for why in bare["diagnosis"]["uncontrolled"]] == NAMES
-    code, whole = said("diagnose", done.config)
+    code, whole = said("diagnose", done.config, "--tune", "1")
     assert code == 0
     found = whole["diagnosis"]
     assert {a["part"] for a in found["agreement"]} == {"train", "held-out", "augmented"}
@@ -109,6 +119,7 @@ def test_what_is_taught_of_nobodys_histories_has_every_control(tiny, tmp_path: P
     assert code == 0
     found = whole["diagnosis"]
     assert [c["control"] for c in found["controls"]] == NAMES
+    assert {c["factor"] for c in found["controls"]} <= {0.1, 1.0} == set(found["tuned"])
     assert found["uncontrolled"] == []
     assert [one["what"] for one in found["inherited"]][3:] == ["attribution", "attack transfer", "invariance"]
     stores = [json.loads(path.read_text()) for path in (tmp_path / "store").glob("labels/*/labels.json")]

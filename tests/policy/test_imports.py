@@ -36,7 +36,7 @@ LEVELS = (
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
     | {"candidates", "coverage", "shards", "beside", "gated"}
     | {"begin", "guide", "keeper", "ladder", "lessons", "settle", "parts", "start", "taught", "teaching", "trust"}
-    | {"folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"},
+    | {"spoil", "folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"},
     {"diagnosis", "plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
     | {"report_defer"}
     | {

@@ -215,12 +215,18 @@ def test_a_control_is_the_same_bytes_again(labels, tmp_path: Path) -> None:
 
 
 def test_a_control_has_the_weight_that_suits_it_best() -> None:
-    valid = {0.1: 0.2, 0.3: 0.4, 1.0: 0.4, 3.0: None}
+    valid: dict[float, float | None] = {0.1: 0.2, 0.3: 0.4, 1.0: 0.4}
+    asks = []
 
     def students(factor: float, *, first: bool) -> list[SimpleNamespace]:
         assert first
+        asks.append(factor)
         facts = {"valid_ndcg_at_10": valid[factor]}
         return [SimpleNamespace(artifact=SimpleNamespace(manifest=SimpleNamespace(facts=facts)))]
 
     assert _best(SimpleNamespace(students=students), tuple(valid)) == 0.3
     assert _best(SimpleNamespace(students=None), (2.0,)) == 2.0  # nothing to choose, so nothing is trained for it
+    valid |= dict.fromkeys(valid)
+    asks.clear()
+    assert _best(SimpleNamespace(students=students), (1.0, 0.1)) == 1.0
+    assert asks == [1.0]  # there is no validation part, so no other is trained

@@ -37,6 +37,12 @@ def bucket(activity: int, popularity: int, difference: float) -> dict[str, Any]:
     return at | {"difference": difference, "low": difference - 0.01, "high": difference + 0.01}
 
 
+def robust(spoil: str, fraction: float, change: float | None) -> dict[str, Any]:
+    gain = {"gain": 0.05 + fraction, "low": 0.04, "high": 0.8, "least": 0.03, "most": 0.9}
+    moved = {"change": change, "change_low": change, "change_high": change}
+    return {"spoil": spoil, "fraction": fraction, "teacher": 0.4, "scratch": 0.3, "student": 0.35} | gain | moved
+
+
 def full(**other: Any) -> Diagnosis:
     """Return a diagnosis with every part."""
     agreed = {"top": 0.5, "overlap": 0.6, "rbo": 0.7, "kl": 0.1}
@@ -91,6 +97,7 @@ def full(**other: Any) -> Diagnosis:
         "inherited": [
             {"what": "misses", "index": 0.1, "low": 0.05, "high": 0.2, "student": 0.9, "independent": 0.8, "users": 9}
         ],
+        "robustness": [robust("clean", 0.0, None), robust("noise", 0.2, 0.2), robust("noise", 0.4, 0.4)],
         "notes": ["no model reads a history"],
     }
     return make(Diagnosis, **found | other)
@@ -117,7 +124,7 @@ class Page(HTMLParser):
 
 def test_every_part_is_a_table_with_the_sentence_that_reads_it() -> None:
     found = blocks(full())
-    assert len(found) == len({block.key for block in found}) == 11
+    assert len(found) == len({block.key for block in found}) == 12
     for block in found:
         assert block.hint.endswith(".")
         assert block.hint.count(". ") <= 1  # a sentence, and of which metric it is
@@ -129,7 +136,7 @@ def test_the_page_is_one_file_whose_figures_are_told_and_stand_above_their_table
     parsed = Page(page)
     assert not {"script", "link", "img", "iframe"} & set(parsed.tags)
     assert len(parsed.ids) == len(set(parsed.ids))
-    assert parsed.tags.count("figure") == parsed.tags.count("svg") == len(parsed.alts) == 10
+    assert parsed.tags.count("figure") == parsed.tags.count("svg") == len(parsed.alts) == 12
     assert all(len(alt) > 20 for alt in parsed.alts)
     assert parsed.regions == [block.title for block in blocks(full())]
     body = page[page.index("<body>") :]
@@ -152,6 +159,13 @@ def test_controls_that_explain_the_gain_are_marked_and_those_that_lack_are_named
     assert "Not controlled for: KD-pt: no scores." in said
 
 
+def test_how_loudly_controls_were_taught_is_said() -> None:
+    assert "taught by a teacher that lacks one thing, as loudly" in markdown(full())
+    assert "at the best on validation of 0.1 and 1 times the run's own weights" in markdown(full(tuned=[0.1, 1.0]))
+    assert "at the best on validation of 0.1, 0.3 and 1 times" in markdown(full(tuned=[0.1, 0.3, 1.0]))
+    assert "lacks one thing, at 0.3 times the run's own weights:" in markdown(full(tuned=[0.3]))
+
+
 def test_a_control_that_loses_has_no_share() -> None:
     lost = [control("KD-pt", -3.0, -0.06) | {"factor": 0.1}]
     assert "reproduced by: KD-pt none (-0.0600 on scratch)" in " ".join(findings(full(controls=lost)))
@@ -170,6 +184,14 @@ def test_the_worst_bucket_is_named_with_how_sure_that_is(high: float, said: str)
     words = worst_words(full(worst=worst))
     assert words.startswith("Worst bucket: least active users, most popular items: -0.0300")
     assert said in words
+
+
+def test_what_a_spoilt_log_does_to_the_gain_is_said_of_the_worst_one() -> None:
+    said = " ".join(findings(full()))
+    assert "is +0.0500 on the log as it is, +0.4500 with 40% noise (surely more)" in said
+    (block,) = [block for block in blocks(full()) if block.key == "robustness"]
+    assert [row[0].text for row in block.table.rows] == ["as it is", "20% noise", "40% noise"]
+    assert "on the log as it is" not in " ".join(findings(full(robustness=[])))
 
 
 def test_an_empty_diagnosis_still_reads() -> None:
@@ -199,7 +221,7 @@ def test_the_report_shows_a_diagnosis_or_says_how_to_come_to_one(tmp_path: Path)
     known = RUN | {"diagnosis": full().model_dump(mode="json")}
     page = report_html(known)
     assert command not in page
-    assert Page(page).tags.count("figure") == 10 + 1
+    assert Page(page).tags.count("figure") == 12 + 1
     assert findings(full())[0] in page.replace("&#39;", "'")
     assert "Worst bucket" in report_markdown(known)
     write_report(known, tmp_path)
