@@ -11,7 +11,8 @@ from typing import Any
 from pipelines.release import Everything, release
 from pipelines.rounds import Source, learn
 from pipelines.teach import teach, told
-from recdistill import stages
+from pipelines.yesterday import remembered
+from recdistill import stages, yesterday_stages
 from recdistill.config import Config
 from recdistill.deferral import defer
 from recdistill.errors import ConfigError, RecdistillError, StageError
@@ -23,20 +24,8 @@ from recdistill.stages import Run
 from recdistill.types import Artifact
 from recdistill.yamlfile import dotted
 
-NAMES = (
-    "ingest",
-    "split",
-    "scratch",
-    "teacher",
-    "labels",
-    "rounds",
-    "student",
-    "index",
-    "defer",
-    "evaluate",
-    "latency",
-    "promote",
-)
+NAMES = ("ingest", "split", "scratch", "yesterday", "teacher", "labels", "rounds", "student", "index", "defer")
+NAMES += ("evaluate", "refresh", "latency", "promote")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +55,11 @@ def path(config: Config, run: Run, spoil: Spoil | None = None) -> Iterator[Made 
     yield Made(name="scratch", artifacts=scratch)
     plain = [Fitted(student.model, artifact) for artifact in scratch]
 
-    teacher, taught = teach(config, data, plain[0], run)
+    day, before = remembered(config, data, run)
+    if before:
+        yield Made(name="yesterday", artifacts=before)
+
+    teacher, taught = teach(config, data, plain[0], run, day)
     if taught:
         yield Made(name="teacher", artifacts=taught)
 
@@ -75,7 +68,7 @@ def path(config: Config, run: Run, spoil: Spoil | None = None) -> Iterator[Made 
         labels = stages.label(data, teacher, plain[0], config.labels, run)
         yield Made(name="labels", artifacts=[labels])
 
-    source = Source(teacher, plain[0], labels)
+    source = Source(teacher, plain[0], labels, day)
     learned = [learn(config, data, source, t, run, name="student") for t in trains]
     if between := [artifact for made in learned for artifact in made[:-1]]:
         yield Made(name="rounds", artifacts=between)
@@ -92,6 +85,7 @@ def path(config: Config, run: Run, spoil: Spoil | None = None) -> Iterator[Made 
         index=index,
         candidates=config.labels,
         widths=student.widths,
+        yesterday=day,
     )
     yield Made(name="index", artifacts=[index], judged=judged)
     deferred = None
@@ -100,9 +94,15 @@ def path(config: Config, run: Run, spoil: Spoil | None = None) -> Iterator[Made 
         yield Made(name="defer", artifacts=[deferred])
     evaluated = stages.evaluate(data, judged, config.report, run)
     yield Made(name="evaluate", artifacts=[evaluated])
+    refreshed = None
+    if day is not None:
+        encoder = yesterday_stages.encoder_of(config.teacher, teacher)
+        refreshed = yesterday_stages.refresh(data, judged, encoder, day, config.report, run)
+        yield Made(name="refresh", artifacts=[refreshed])
     timed = stages.latency(data, judged, config.report.k[0], run)
     yield Made(name="latency", artifacts=[timed])
-    yield Everything(data=data, judged=judged, evaluated=evaluated, timed=timed, deferred=deferred)
+    more = {"deferred": deferred, "refreshed": refreshed}
+    yield Everything(data=data, judged=judged, evaluated=evaluated, timed=timed, **more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

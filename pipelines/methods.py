@@ -19,8 +19,9 @@ Students = Annotated[tuple[str, ...], Parameter(name="--student", negative="")]
 def methods(*, seeds: bool = False, json: Json = False) -> int:
     """List the published methods that --method takes: their paper, what they transfer, need and cost.
 
-    Needs are what is stored (lists, vectors, item lists, trajectory), ranked anew (student lists) or trained beside the
-    student (partner). Cost is of a step, beside the scratch student's: d and D are the widths of student and teacher.
+    Needs are what is stored (lists, vectors, item lists, trajectory), ranked anew (student lists), trained beside the
+    student (partner) or left by the day before (yesterday). Cost is of a step, beside the scratch student's: d and D
+    are the widths of student and teacher.
 
     Parameters
     ----------

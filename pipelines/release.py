@@ -34,6 +34,7 @@ class Everything:
     evaluated: Artifact
     timed: Artifact
     deferred: Artifact | None = None  # the gate that asks the teacher, where there is one
+    refreshed: Artifact | None = None  # where there was a day before
 
     @property
     def bundle(self) -> Path:
@@ -141,6 +142,7 @@ def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any
         "stages": [dict(row) for row in stages],
         "warnings": warnings,
         "defer": asking,
+        "refresh": None if all_.refreshed is None else read_json(all_.refreshed, "refresh.json"),
     }
 
 

@@ -20,6 +20,7 @@ class Source:
     teacher: Teacher
     scratch: Fitted
     labels: Artifact | None
+    yesterday: Artifact | None = None  # what the day before left, for a student that remembers it
 
 
 def learn(config: Config, data: Data, source: Source, train: TrainSpec, run: Run, *, name: str) -> list[Artifact]:
@@ -38,7 +39,7 @@ def learn(config: Config, data: Data, source: Source, train: TrainSpec, run: Run
             labels = stages.label(data, *who, config.labels, run, student=Fitted(model, after))
             made.append(labels)
         called = f"{name}, seed {train.seed}" + (f", round {k + 1} of {count}" if count > 1 else "")
-        taught = {"labels": labels, "terms": config.distill, "student": config.student}
+        taught = {"labels": labels, "terms": config.distill, "student": config.student, "yesterday": source.yesterday}
         after = stages.fit(data, model, train, config.exec, run, name=called, **taught, after=after, part=(k, count))
         made.append(after)
     return made

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from recdistill import report_refresh
 from recdistill import report_view as view
 from recdistill.report_form import check
 from recdistill.report_words import headline, verdict_word
@@ -28,6 +29,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     tables = {
         "quality": view.quality(report),
         "gain": view.gaps(report),
+        "since yesterday": report_refresh.churn(report),
+        "cached vectors": report_refresh.continuity(report),
         "latency": view.latency(report),
         "split": view.lint(report),
         "gates": view.gates(report),

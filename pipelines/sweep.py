@@ -13,6 +13,7 @@ from pipelines.sweep_fits import Made, Piece, make, reason, shown
 from pipelines.sweep_judge import judge_teacher
 from pipelines.sweep_table import Factors, Settings, Tried, best, rows
 from pipelines.teach import teach
+from pipelines.yesterday import needed
 from recdistill import stages
 from recdistill.config import Config
 from recdistill.errors import ConfigError, StageError
@@ -117,7 +118,7 @@ def _scratches(asked: Asked, scratch: Sequence[Cell], data: Data, run: Run, tick
 def _teacher(config: Config, data: Data, scratch: Tried, run: Run) -> Artifact:
     """Return how good the teacher is that the file describes."""
     plain = Fitted(config.student.model, scratch.fits[0])
-    teacher, _ = teach(config, data, plain, run)
+    teacher, _ = teach(config, data, plain, run, needed(config, data, run))
     labels = stages.label(data, teacher, plain, config.labels, run) if teacher.external is not None else None
     return judge_teacher(data, teacher, plain, labels, config, run)
 
@@ -128,13 +129,14 @@ def _labelled(cell: Cell, data: Data, scratch: Tried, run: Run, tick: Ticker) ->
         return Lesson(cell=cell, why=cell.why)
     try:
         plain = twin(cell.config, data, scratch.fits[0], run)
-        teacher, _ = teach(cell.config, data, plain, run)
+        day = needed(cell.config, data, run)
+        teacher, _ = teach(cell.config, data, plain, run, day)
         labels = stages.label(data, teacher, plain, cell.config.labels, run)
         judged = judge_teacher(data, teacher, plain, labels, cell.config, run)
     except Exception as error:
         return Lesson(cell=cell, why=reason(error))
     tick(f"labels for {cell.method}", None)
-    return Lesson(cell=cell, source=Source(teacher, plain, labels), teacher=judged)
+    return Lesson(cell=cell, source=Source(teacher, plain, labels, day), teacher=judged)
 
 
 def _tuned(asked: Asked, lessons: Sequence[Lesson], data: Data, run: Run, tick: Ticker) -> list[Factors]:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from recdistill import stages
+from recdistill import stages, yesterday_stages
 from recdistill.config import Config
-from recdistill.models.recipe import Assistants, Checkpoints, Generations, MemberSpec, Pool, Seeds, Teacher
+from recdistill.models.recipe import Assistants, Checkpoints, Delta, Generations, MemberSpec, Pool, Seeds, Teacher
 from recdistill.models.spec import ExternalSpec, Fitted
 from recdistill.stages import Data, Run
 from recdistill.types import Artifact
 
 
-def teach(config: Config, data: Data, scratch: Fitted, run: Run) -> tuple[Teacher, list[Artifact]]:
-    """Return the teacher that `config` describes, and every artifact that was made on the way; collective."""
+def teach(
+    config: Config, data: Data, scratch: Fitted, run: Run, yesterday: Artifact | None = None
+) -> tuple[Teacher, list[Artifact]]:
+    """Return the teacher that `config` describes, and every artifact that was made on the way; collective.
+
+    `yesterday` is what the day before left, for a recipe that moves on from it.
+    """
     spec, made = config.teacher, list[Artifact]()
     if isinstance(spec.model, ExternalSpec):
         teacher = Teacher(external=spec.model)
@@ -24,7 +29,13 @@ def teach(config: Config, data: Data, scratch: Fitted, run: Run) -> tuple[Teache
             made += artifacts
             models += [fitted] if fitted is not None else []
         teacher = Teacher(models=tuple(models), folds=spec.folds)
-    if spec.recipe is not None or spec.folds or config.labels.calibration != "none":
+    if isinstance(spec.recipe, Delta):
+        encoder = yesterday_stages.encoder_of(spec, teacher)
+        assert encoder is not None  # load_config has checked both
+        assert yesterday is not None
+        chosen = yesterday_stages.delta(data, encoder, yesterday, spec.recipe, config.labels, run)
+        teacher, made = replace(teacher, recipe=chosen), [*made, chosen]
+    elif spec.recipe is not None or spec.folds or config.labels.calibration != "none":
         chosen = stages.recipe(data, teacher, spec, config.labels, run)
         teacher, made = replace(teacher, recipe=chosen), [*made, chosen]
     return teacher, made
@@ -39,8 +50,10 @@ def told(artifacts: Sequence[Artifact]) -> str:
         "one model" if facts["kind"] == "one" else f"{facts['kind']}, {facts['members']} of {facts['judged']} models"
     ]
     parts = parts if facts["members"] else ["somebody else's"]
+    if facts["kind"] == "delta":
+        parts = [f"what yesterday's student said, moved by {facts['alpha']:g} x what the teacher has moved since"]
     parts += [f"{facts['folds']} folds"] if facts["folds"] else []
-    if facts["kind"] != "one":
+    if facts["kind"] not in ("one", "delta"):
         parts.append(f"held-out list NLL {facts['nll']:.4f}, of the best model alone {facts['nll_best_alone']:.4f}")
     if "ece_after" in facts:
         parts.append(f"calibration error {facts['ece_before']:.3f}, calibrated {facts['ece_after']:.3f}")

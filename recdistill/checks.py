@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from recdistill import checks_defer, checks_gates, checks_taught, checks_teacher, checks_terms, checks_transfer
+from recdistill import (
+    checks_defer,
+    checks_gates,
+    checks_taught,
+    checks_teacher,
+    checks_terms,
+    checks_transfer,
+    checks_yesterday,
+)
 from recdistill.errors import ConfigError
 from recdistill.yamlfile import KeyPath, dotted
 
@@ -202,6 +210,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     *checks_transfer.CHECKS,
     *checks_defer.CHECKS,
     *checks_gates.CHECKS,
+    *checks_yesterday.CHECKS,
     labels_read,
     labels_deep_enough,
     list_users_read,

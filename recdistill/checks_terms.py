@@ -66,7 +66,8 @@ def stores_hold(config: Config) -> Iterator[Finding]:
         if getattr(labels, setting) and (config.teacher.model.kind in ("ranker", "external") or config.teacher.folds):
             reason = "needs a teacher whose scores are products of vectors: an encoder, without folds"
             yield ("labels", setting), reason
-        mixed = config.teacher.recipe is not None and setting != "trajectory"
+        recipe = config.teacher.recipe
+        mixed = recipe is not None and recipe.kind != "delta" and setting != "trajectory"
         if getattr(labels, setting) and mixed:
             yield ("labels", setting), "needs one encoder: a mixture of several has no vectors"
 
@@ -168,7 +169,7 @@ def partner_heard(config: Config) -> Iterator[Finding]:
 def student_taught(config: Config) -> Iterator[Finding]:
     """Settings of a distilled student do nothing to one that is taught nothing."""
     student = config.student
-    for name in ("task", "start", "items", "stages", "select", "ladder", "guide", "partner"):
+    for name in ("task", "start", "items", "axes", "stages", "select", "ladder", "guide", "partner"):
         if name in student.model_fields_set and not config.distill:
             yield ("student", name), "has no effect without distill; leave it out"
     if student.start == "teacher" and (student.model.kind != "mf" or student.model.space != "dot"):

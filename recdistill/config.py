@@ -24,6 +24,7 @@ from recdistill.registry import RegistrySpec
 from recdistill.report import ReportSpec
 from recdistill.spec import Spec
 from recdistill.yamlfile import apply_sets, dotted, load_yaml, overlay
+from recdistill.yesterday_spec import YesterdaySpec
 
 
 class ExecSpec(Spec):
@@ -59,6 +60,8 @@ class Config(Spec):
     student: StudentSpec
     distill: tuple[TermSpec, ...] = ()
     """What the student learns from the labels; the scratch twin learns the same without it."""
+    yesterday: Annotated[YesterdaySpec | None, Field(exclude_if=lambda day: day is None)] = None
+    """The day before: what a refresh changed is reported, and the student may move on from where it was."""
     index: IndexSpec = IndexSpec()
     defer: DeferSpec | None = Field(default=None, exclude_if=lambda spec: spec is None)
     """For a share of the users the served student may ask its teacher; left out, it never does."""

@@ -12,7 +12,7 @@ import numpy as np
 from recdistill.data.sequences import Sequences
 from recdistill.errors import ArtifactError
 from recdistill.folds import Fold, lacking
-from recdistill.members import WEIGHTS, Ready, Voice, averaged, lined, lined_vectors, ready, together
+from recdistill.members import WEIGHTS, Ready, Voice, averaged, lined, lined_vectors, ready, stored, together
 from recdistill.mixture import segments_of
 from recdistill.models.recipe import Teacher
 from recdistill.scoring import Scorer
@@ -100,7 +100,11 @@ def _alone(
     """Return the one model, whose scores are its logits: nothing has to be mixed, so nothing has to be normalised."""
     fitted, member = teacher.models[recipe.members[0].model], recipe.members[0]
     reads = Sequences.of(dataset.train) if sequences is None else sequences
-    one = ready(fitted.spec, fitted.artifact.path, dataset, reads, member.weights, compute)
+    if recipe.kind == "delta":  # what was made of this model's vectors, and others, stands beside the recipe
+        assert teacher.recipe is not None
+        one = stored(teacher.recipe.path)
+    else:
+        one = ready(fitted.spec, fitted.artifact.path, dataset, reads, member.weights, compute)
     line = recipe.scale, recipe.shift
     sides = None if one.vectors is None else lined_vectors(*one.vectors, *line)
     return Ready(score=lined(one.score, *line), size=one.size, vectors=sides)

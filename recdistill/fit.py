@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recdistill.axes import served
 from recdistill.begin import end, learned, resume
 from recdistill.data.batches import Sampler, make_batches
 from recdistill.data.sequences import Sequences
@@ -39,6 +40,7 @@ from recdistill.teaching import Teaching, make_guide, parts
 from recdistill.train import RATES, Progress, Stopwatch, train
 from recdistill.types import Dataset, Float, Int, Log
 from recdistill.world import World
+from recdistill.yesterday import carried
 
 INIT_STD = 0.1
 VALID_K = 10
@@ -84,7 +86,7 @@ def fit(
     judge = partial(validate, plain, dataset, sequences=sequences, history=history_length(spec))
     at, clock = resume(out, model, world, after), Stopwatch()
     prune = None if lessons is None or lessons.guide is None else lessons.guide.prune
-    settle = settler(spec, teaching)
+    settle = settler(spec, teaching, partial(served, spec=spec, dataset=dataset, sequences=sequences))
     keeper = Keeper(out, model, plain, judge, world, clock, steps, checkpoint_every, keep, prune, settle)
     done = train(
         model,
@@ -172,7 +174,7 @@ def _distributed(
         weight_decay=settings.weight_decay,
         init_std=INIT_STD,
         seed=settings.seed,
-        starts=_starts(spec, teaching) | learned(model, after),
+        starts=_starts(spec, teaching, settings.seed) | learned(model, after),
     )
 
 
@@ -182,11 +184,14 @@ def _actor(teaching: Teaching | None, seed: int) -> dict[str, Any] | None:
     return {"every": teaching.select.every, "rate": teaching.select.rate, "seed": seed}
 
 
-def _starts(spec: ModelSpec, teaching: Teaching | None) -> dict[str, Rows]:
+def _starts(spec: ModelSpec, teaching: Teaching | None, seed: int) -> dict[str, Rows]:
     """Return what the tables begin with that do not begin at random; a model divides its scores by a temperature."""
     if teaching is None or teaching.start == "random":
         return {}
     assert isinstance(spec, MFSpec)
+    if teaching.start == "yesterday":
+        assert teaching.yesterday is not None
+        return carried(teaching.yesterday, std=INIT_STD, seed=seed)
     assert teaching.labels is not None
     assert teaching.labels.vectors is not None
     users, items = principal(teaching.labels.vectors, spec.dim, scale=spec.temperature)

@@ -35,6 +35,7 @@ class Judged:
     labels: Artifact | None
     index: Artifact
     candidates: LabelsSpec
+    yesterday: Artifact | None = None  # what the day before left, for students that remember it
     widths: Sequence[int] = ()  # of the student's vectors, whose first numbers so far are a student of their own
 
     def inputs(self) -> dict[str, str]:

@@ -60,6 +60,12 @@ def ready(
     return Ready(score=encoder_scorer(users, items), size=users.nbytes + items.nbytes, vectors=(users, items))
 
 
+def stored(path: Path) -> Ready:
+    """Return what scores by vectors that are on disk in `path`: their inner product is the score."""
+    users, items = (np.load(path / f"{side}.npy", mmap_mode="r") for side in ("users", "items"))
+    return Ready(score=encoder_scorer(users, items), size=users.nbytes + items.nbytes, vectors=(users, items))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Voice:
     """What one model contributes: its scores over a temperature, without what it may not recommend."""

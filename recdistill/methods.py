@@ -32,12 +32,13 @@ class Changes(Spec):
     labels: dict[str, Any] = Field(default_factory=dict)
     student: dict[str, Any] = Field(default_factory=dict)
     distill: Annotated[tuple[TermSpec, ...], Field(min_length=1)]
+    yesterday: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def needs(self) -> list[str]:
         """What must be stored or trained beside the student."""
         given = self.student.get("start", "random"), self.student.get("items", "learned")
-        return needs(self.distill, *given)
+        return [*needs(self.distill, *given), *(["yesterday"] if self.yesterday else [])]
 
 
 class Method(Spec):

@@ -73,7 +73,7 @@ def choose(dataset: Dataset, teacher: Teacher, how: Choice, out: Path, log: Log)
         facts |= found
     if how.calibration != "none":
         sheets = _sheets(dataset, teacher, recipe, held)
-        recipe, facts["calibration"] = _calibrate(recipe, sheets, how.calibration)
+        recipe, facts["calibration"] = calibrated(recipe, sheets, how.calibration)
     write_text(out / "recipe.json", json.dumps(asdict(recipe) | facts, indent=1, sort_keys=True))
     return _head(facts, recipe)
 
@@ -158,7 +158,7 @@ def _sheets(dataset: Dataset, teacher: Teacher, recipe: Recipe, held: Sequence[H
     return [sheet(scorer, part, dataset.num_items) for scorer, part in zip(scorers, held, strict=True)]
 
 
-def _calibrate(
+def calibrated(
     recipe: Recipe, sheets: Sequence[Sheet], kind: Literal["temperature", "platt"]
 ) -> tuple[Recipe, dict[str, Any]]:
     """Return `recipe` with the line that calibrates its scores, and what it was worth."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recdistill.diagnosis.form import Diagnosis, plain
 from recdistill.errors import ArtifactError
+from recdistill.report_refresh import Refresh
 
 SCHEMA_VERSION = 1
 Number = float | None
@@ -182,6 +183,7 @@ class Report(Part):
     stages: list[StageRow] = []
     warnings: list[str] = []
     defer: Deferral | None = Field(default=None, exclude_if=lambda found: found is None)  # where the student may ask
+    refresh: Refresh | None = Field(default=None, exclude_if=lambda found: found is None)  # of a day before
     diagnosis: Diagnosis | None = Field(default=None, exclude_if=lambda found: found is None)  # where one was made
 
 

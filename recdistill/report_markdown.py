@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from recdistill import report_defer
+from recdistill import report_defer, report_refresh
 from recdistill import report_view as view
 from recdistill.diagnosis.form import read
 from recdistill.diagnosis.words import findings
@@ -34,6 +34,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         table(view.quality(report)),
         table(view.gaps(report)),
         table(_totals(view.latency(report))),
+        *_refresh(report),
         "\n".join(f"- {escape(text)}" for text in _diagnosis(report)),
         f"Asking the teacher: {escape(report_defer.verdict(report['defer']))}" if report.get("defer") else "",
         f"Gates: {passed} of {len(report['gates'])} passed." if report["gates"] else "",
@@ -77,6 +78,8 @@ def model_card(report: Mapping[str, Any]) -> str:
         "## Asking the teacher" if report.get("defer") else "",
         escape(report_defer.verdict(report["defer"])) if report.get("defer") else "",
         table(report_defer.table(report["defer"])) if report.get("defer") else "",
+        "## Since yesterday" if report.get("refresh") else "",
+        *_refresh(report),
         "## Speed and size",
         table(view.latency(report)) or "Not measured.",
         "## Gates" if report["gates"] else "",
@@ -104,6 +107,11 @@ def escape(text: Any) -> str:
     plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     plain = re.sub(r"([\\`*\[\]|#!~$])", r"\\\1", plain)
     return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", plain)  # an underscore within a word is no markup
+
+
+def _refresh(report: Mapping[str, Any]) -> list[str]:
+    tables = table(report_refresh.churn(report)), table(report_refresh.continuity(report))
+    return [*tables, "\n".join(f"- {escape(text)}" for text in report_refresh.words(report))]
 
 
 def _diagnosis(report: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from recdistill import plots, report_defer, report_words
+from recdistill import plots, report_defer, report_refresh, report_words
 from recdistill import report_view as view
 from recdistill.diagnosis.form import read
 from recdistill.diagnosis.page import Figure, section
@@ -51,6 +51,7 @@ def html(report: Mapping[str, Any]) -> str:
             headline=report_words.headline(report),
             metric=report_words.metric_name(**report["headline"]),
             view=view,
+            refresh=report_refresh,
             diagnosis=None if found is None else section(read(found)),
             defer=report_defer.section(report["defer"]) if report.get("defer") else None,
             undiagnosed=report_words.undiagnosed(report),

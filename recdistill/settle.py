@@ -1,4 +1,4 @@
-"""Where a student's item table ends that is not learned: the teacher's own items, folded to the student's width."""
+"""What a student ends as: with the teacher's own items, folded to its width, or turned to the axes of yesterday."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import pad
 
+from recdistill.axes import Served, toward
 from recdistill.gains.fold import fold, solve
 from recdistill.models.spec import MFSpec, ModelSpec
 from recdistill.start import principal
@@ -18,14 +19,23 @@ from recdistill.types import Vectors
 Settle = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 
-def settler(spec: ModelSpec, teaching: Teaching | None) -> Settle | None:
-    """Return what makes of learned weights those that serve; None where they are the same."""
-    if teaching is None or teaching.items == "learned":
+def settler(spec: ModelSpec, teaching: Teaching | None, look: Served | None = None) -> Settle | None:
+    """Return what makes of learned weights those that serve, by how `look` sees them; None where they are the same."""
+    if teaching is None:
         return None
-    assert isinstance(spec, MFSpec)
-    assert teaching.labels is not None
-    assert teaching.labels.vectors is not None
-    return partial(folded, teacher=teaching.labels.vectors, temperature=spec.temperature)
+    fold_them = turn_them = None
+    if teaching.items == "folded":
+        assert isinstance(spec, MFSpec)
+        assert teaching.labels is not None
+        assert teaching.labels.vectors is not None
+        fold_them = partial(folded, teacher=teaching.labels.vectors, temperature=spec.temperature)
+    if teaching.axes == "yesterday":
+        assert teaching.yesterday is not None
+        assert look is not None
+        turn_them = partial(toward, yesterday=teaching.yesterday, look=look)
+    if fold_them is None or turn_them is None:
+        return fold_them or turn_them
+    return lambda weights: turn_them(fold_them(weights))
 
 
 def folded(weights: dict[str, Tensor], teacher: Vectors, *, temperature: float) -> dict[str, Tensor]:

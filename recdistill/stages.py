@@ -128,12 +128,14 @@ def fit(
     keep: bool = False,
     after: Artifact | None = None,
     part: tuple[int, int] = (0, 1),
+    yesterday: Artifact | None = None,
 ) -> Artifact:
     """Data -> a trained model: teacher and scratch student without terms, the student with them.
 
     `student` says with what else a distilled student is trained. `fold` (k, K) leaves out of the training interactions
     those of fold k of K; `keep` keeps every validation's weights. It begins with the weights of `after`; `part` (k, K)
-    of a training goes on from the part before it, which `after` then is.
+    of a training goes on from the part before it, which `after` then is. `yesterday` is read by a student that
+    remembers it.
     """
     settings = train.model_dump(exclude=set() if terms else {"list_users"})
     config: dict[str, Any] = {"model": model, "train": settings, "distill": list(terms)}
@@ -142,17 +144,20 @@ def fit(
     config |= {"part": part} if part[1] > 1 else {}
     inputs = data.inputs | ({"labels": labels.fingerprint} if labels is not None and terms else {})
     inputs |= {} if after is None else {"after": after.fingerprint}
+    day = yesterday if student is not None and student.remembers and terms else None
+    inputs |= {"yesterday": day.fingerprint} if day is not None else {}
 
     def work(out: Path) -> Mapping[str, Any]:
         from recdistill.fit import fit as fit_model
         from recdistill.folds import Fold, lacking
         from recdistill.labels import open_labels
         from recdistill.teaching import teaching_of
+        from recdistill.yesterday import open_yesterday
 
         teaching = None
         if labels is not None and terms:
             taught = open_labels(labels.path, teacher=labels.manifest.inputs["teacher"])
-            teaching = teaching_of(student, terms, taught)
+            teaching = teaching_of(student, terms, taught, None if day is None else open_yesterday(day.path))
         dataset = data.read()
         return fit_model(
             lacking(dataset, Fold(*fold)) if fold else dataset,

@@ -14,6 +14,7 @@ from recdistill.guide import Ask, Guide, Rungs, Walk
 from recdistill.models.spec import GuideSpec, LadderSpec, ModelSpec, SelectSpec, StageSpec, StudentSpec
 from recdistill.types import Dataset, Labels
 from recdistill.world import World
+from recdistill.yesterday import Yesterday
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +26,18 @@ class Teaching:
     guide: GuideSpec = field(default_factory=GuideSpec)
     partner: ModelSpec | None = None
     task: float = 1.0  # weight of the student's own loss
-    start: Literal["random", "teacher"] = "random"  # what the student's tables begin with
+    start: Literal["random", "teacher", "yesterday"] = "random"  # what the student's tables begin with
     items: Literal["learned", "folded"] = "learned"  # which items of the student's serve
     stages: Sequence[StageSpec] = ()  # in which not everything of the student learns
     select: SelectSpec | None = None  # what turns terms on and off
     ladder: LadderSpec | None = None  # how the users whose lists are compared become fewer
+    axes: Literal["own", "yesterday"] = "own"  # in which the vectors serve
+    yesterday: Yesterday | None = None
 
 
-def teaching_of(student: StudentSpec | None, terms: Sequence[TermSpec], labels: Labels) -> Teaching:
+def teaching_of(
+    student: StudentSpec | None, terms: Sequence[TermSpec], labels: Labels, yesterday: Yesterday | None = None
+) -> Teaching:
     """Return what `student` is taught by; a model that is none, such as an assistant, by terms and labels alone."""
     if student is None:
         return Teaching(terms=terms, labels=labels)
@@ -47,6 +52,8 @@ def teaching_of(student: StudentSpec | None, terms: Sequence[TermSpec], labels: 
         stages=student.stages,
         select=student.select,
         ladder=student.ladder,
+        axes=student.axes,
+        yesterday=yesterday,
     )
 
 

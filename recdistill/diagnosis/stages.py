@@ -85,7 +85,9 @@ def beside(
         terms = cooled_terms(lessons.terms, temperature)
         if terms:
             name, student = f"taught at {temperature:g}", lessons.student
-            cooled[temperature] = _Pupils(name, data, judged.labels, terms, student, lessons.how, run).students()
+            cooled[temperature] = _Pupils(
+                name, data, judged.labels, terms, student, lessons.how, run, judged.yesterday
+            ).students()
     return Beside(controls=made, factors=factors, tuned=tuple(tune), uncontrolled=missing, temperatures=cooled)
 
 
@@ -100,6 +102,7 @@ class _Pupils:
     student: StudentSpec
     how: ExecSpec
     run: Run
+    yesterday: Artifact | None = None
 
     def students(self, factor: float = 1.0, *, first: bool = False) -> list[Fitted]:
         """Return them, with the weights of what labels teach times `factor`; the `first` seed's alone if asked."""
@@ -108,7 +111,7 @@ class _Pupils:
         found = []
         for seed in seeds[:1] if first else seeds:
             train, name = self.student.train.model_copy(update={"seed": seed}), f"{self.name}, seed {seed}"
-            taught = {"labels": self.labels, "terms": terms, "student": self.student}
+            taught = {"labels": self.labels, "terms": terms, "student": self.student, "yesterday": self.yesterday}
             found.append(Fitted(model, stages.fit(self.data, model, train, self.how, self.run, name=name, **taught)))
         return found
 
@@ -145,7 +148,7 @@ def _control(kind: Kind, data: Data, judged: Judged, lessons: Lessons, run: Run)
     student = lessons.student
     if kind != "strangers":  # the teacher's dimensions would be told by the start
         student = student.model_copy(update={"start": "random", "items": "learned"})
-    return _Pupils(CONTROLS[kind].name, data, labels, terms, student, lessons.how, run), ""
+    return _Pupils(CONTROLS[kind].name, data, labels, terms, student, lessons.how, run, judged.yesterday), ""
 
 
 def _scored_labels(data: Data, judged: Judged, lessons: Lessons, run: Run) -> Artifact | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from recdistill.distill.spec import ListTermSpec
 from recdistill.models.spec import AnyTeacher, ExternalSpec, Fitted, ModelSpec, TrainSpec
@@ -68,7 +68,17 @@ class Pool(Spec):
     """Groups of as many users each, by how much they did in training; each has one member of the pool."""
 
 
-Recipe = Annotated[Checkpoints | Seeds | Assistants | Generations | Pool, Field(discriminator="kind")]
+class Delta(Spec):
+    """What yesterday's student said, moved as the teacher moved since: labels are of scores s + alpha (t_today - t).
+
+    Who is new is scored by today's teacher. It needs `yesterday`, and a teacher of one encoder.
+    """
+
+    kind: Literal["delta"] = "delta"
+    alpha: PositiveFloat = 1.0
+
+
+Recipe = Annotated[Checkpoints | Seeds | Assistants | Generations | Pool | Delta, Field(discriminator="kind")]
 
 
 class TeacherSpec(Spec):

@@ -211,12 +211,15 @@ class StudentSpec(Spec):
     """Seeds to train, instead of `train.seed` alone; the first is served, the others give the spread."""
     task: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the student's own loss beside what it is taught; the scratch twin has nothing else."""
-    start: Literal["random", "teacher"] = "random"
+    start: Literal["random", "teacher", "yesterday"] = "random"
     """What the tables begin with; teacher: the dimensions in which the teacher's scores vary most, for an mf in dot
-    space. The scratch twin begins at random."""
+    space; yesterday: where the student of the day before ended, for an mf. The scratch twin begins at random."""
     items: Literal["learned", "folded"] = "learned"
     """folded: what serves are the teacher's own items, cut to the student's width by the map from its users to the
     teacher's; for an mf in dot space."""
+    axes: Literal["own", "yesterday"] = Field(default="own", exclude_if=lambda axes: axes == "own")
+    """yesterday: what serves is turned, by a rotation that changes no score, to where its vectors are nearest to
+    yesterday's, so that vectors that were cached then can be compared with today's."""
     stages: tuple[StageSpec, ...] = ()
     """The first parts of the training, one after another; after them everything learns. Terms have their own phase."""
     select: SelectSpec | None = None
@@ -230,6 +233,11 @@ class StudentSpec(Spec):
     @property
     def all_seeds(self) -> tuple[int, ...]:
         return self.seeds or (self.train.seed,)
+
+    @property
+    def remembers(self) -> bool:
+        """Say whether it is trained or served by what the day before left."""
+        return "yesterday" in (self.start, self.axes)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -254,5 +262,5 @@ def settings_of(student: StudentSpec) -> dict[str, Any]:
     A setting that came later is named only where it is used, so that what was made before keeps its name.
     """
     known = {"task": student.task, "guide": student.guide, "partner": student.partner}
-    plain = {"start": "random", "items": "learned", "stages": (), "select": None, "ladder": None}
+    plain = {"start": "random", "items": "learned", "axes": "own", "stages": (), "select": None, "ladder": None}
     return known | {name: getattr(student, name) for name, value in plain.items() if getattr(student, name) != value}

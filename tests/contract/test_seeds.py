@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from pipelines.teach import teach
+from pipelines.yesterday import needed
 from recdistill import stages
 from recdistill.config import load_config
 from recdistill.methods import Method, load_method
@@ -57,9 +58,10 @@ def test_it_trains_to_finite_losses_of_all_its_terms(folder, name) -> None:
         data = stages.split(stages.ingest(config.log, config.features, run), config.split, run)
         student = config.student
         plain = Fitted(student.model, stages.fit(data, student.model, student.train, config.exec, run, name="scratch"))
-        teacher, _ = teach(config, data, plain, run)
+        day = needed(config, data, run)
+        teacher, _ = teach(config, data, plain, run, day)
         labels = stages.label(data, teacher, plain, config.labels, run)
-        more = {"labels": labels, "terms": config.distill, "student": student}
+        more = {"labels": labels, "terms": config.distill, "student": student, "yesterday": day}
         fit = stages.fit(data, student.model, student.train, config.exec, run, name=name, **more)
     [point] = json.loads((fit.path / "curve.json").read_text())
     values = {key: value for key, value in point.items() if key not in ("step", "valid")}

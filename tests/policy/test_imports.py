@@ -36,9 +36,10 @@ LEVELS = (
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
     | {"candidates", "coverage", "shards", "beside", "gated"}
     | {"begin", "guide", "keeper", "ladder", "lessons", "settle", "parts", "start", "taught", "teaching", "trust"}
-    | {"spoil", "folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"},
+    | {"spoil", "folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"}
+    | {"axes", "delta", "refresh", "yesterday", "yesterday_spec"},
     {"diagnosis", "plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
-    | {"report_defer"}
+    | {"report_defer", "checks_yesterday", "report_refresh", "yesterday_run", "yesterday_stages"}
     | {
         "config",
         "checks",

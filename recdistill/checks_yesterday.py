@@ -1,0 +1,70 @@
+"""What a configuration can get wrong of the day before: who asks for it, and what can be taken over from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recdistill.models.recipe import Delta
+from recdistill.yamlfile import KeyPath
+
+if TYPE_CHECKING:
+    from recdistill.checks import Finding
+    from recdistill.config import Config
+
+FIX = "set yesterday: {kind: part}, or {kind: run, path: a report}"
+
+
+def day_given(config: Config) -> Iterator[Finding]:
+    """Who asks for the day before must be given one."""
+    asks: dict[KeyPath, bool] = {
+        ("teacher", "recipe"): isinstance(config.teacher.recipe, Delta),
+        ("student", "start"): config.student.start == "yesterday",
+        ("student", "axes"): config.student.axes == "yesterday",
+    }
+    for at, wanted in asks.items():
+        if wanted and config.yesterday is None:
+            yield at, f"asks for the day before, and there is none: {FIX}"
+
+
+def day_known(config: Config) -> Iterator[Finding]:
+    """A run must be there to be yesterday's, and what is newest is no matter of chance."""
+    day = config.yesterday
+    if day is None:
+        return
+    if day.kind == "run":
+        path = Path(day.path)
+        if not (path / "report.json" if path.is_dir() else path).is_file():
+            yield ("yesterday", "path"), f"no report at {day.path}: name the directory of a finished run's report"
+    elif "seed" in day.model_fields_set and config.log.time is not None:
+        yield ("yesterday", "seed"), "has no effect: the log has times, so that what it lacks is the newest"
+
+
+def delta_possible(config: Config) -> Iterator[Finding]:
+    """How far a teacher moved can be told of one whose scores are products of vectors."""
+    if not isinstance(config.teacher.recipe, Delta):
+        return
+    at = ("teacher", "recipe")
+    if not config.distill:
+        yield at, "has no effect without distill: a delta is what a student is taught; leave it out"
+    if config.teacher.model.kind == "ranker":
+        yield at, "needs a teacher whose scores are products of vectors: take an encoder, or another recipe"
+    if config.teacher.folds:
+        yield ("teacher", "folds"), "not with recipe delta, which is of one model: leave it out"
+    if config.labels.trajectory:
+        reason = "not with recipe delta, whose labels are not along one training: leave it out"
+        yield ("labels", "trajectory"), reason
+
+
+def student_carried(config: Config) -> Iterator[Finding]:
+    """Tables can begin where others ended, and a turn must leave alone what is a student of its own."""
+    student = config.student
+    if student.start == "yesterday" and student.model.kind != "mf":
+        yield ("student", "start"), "yesterday's rows are taken over by tables alone: set student.model.kind mf"
+    if student.axes == "yesterday" and student.widths:
+        reason = "would mix the first numbers of a vector, a student of their own (student.stages), with the others"
+        yield ("student", "axes"), f"{reason}: leave one of the two out"
+
+
+CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (day_given, day_known, delta_possible, student_carried)
