@@ -14,6 +14,7 @@ from recdistill.errors import ConfigError
 from recdistill.guide import turned
 from recdistill.labels import BY_ITEM, Layout, Lister, Lists
 from recdistill.members import WEIGHTS, Ready, ready
+from recdistill.models.heads import HEAD
 from recdistill.models.recipe import Teacher
 from recdistill.shards import Share, finish, write_shards
 from recdistill.store import aside
@@ -23,11 +24,24 @@ from recdistill.types import Dataset, Float, Int, Interactions, quiet
 TRAJECTORY = 100  # places of each list along a training, at most
 
 
-def write_vectors(out: Path, made: Ready) -> None:
-    """Write the teacher's vectors, whose inner product is its score, as users.npy [U,D] and items.npy [I,D]."""
+def write_vectors(out: Path, made: Ready, teacher: Teacher) -> None:
+    """Write the teacher's vectors, whose inner product is its score, as users.npy [U,D] and items.npy [I,D].
+
+    Beside them the head of sub-logits of a single teacher that trained one.
+    """
     for name, vectors in zip(("users", "items"), _vectors(made, "vectors"), strict=True):
         with aside(out / f"{name}.npy") as file, file.open("wb") as handle:
             np.save(handle, np.ascontiguousarray(vectors, dtype=np.float32))
+    write_head(out, teacher)
+
+
+def write_head(out: Path, teacher: Teacher) -> None:
+    """Copy the head of sub-logits of a single teacher that trained one: it is a function of the vectors as they are."""
+    if len(teacher.models) == 1 and not teacher.folds and teacher.recipe is None:
+        head = teacher.models[0].artifact.path / HEAD
+        if head.is_file():
+            with aside(out / HEAD) as file:
+                file.write_bytes(head.read_bytes())
 
 
 def write_by_item(out: Path, made: Ready, layout: Layout, depth: int, seen: Interactions | None) -> None:

@@ -52,7 +52,7 @@ def _publish(out: Path, path: Path, partial: Path, state: dict[str, Any], keep: 
     for old in out.glob("checkpoint-*"):
         if old != path:
             shutil.rmtree(old, ignore_errors=True)
-    for weights in out.glob("weights-*.safetensors"):
+    for weights in (*out.glob("weights-*.safetensors"), *out.glob("subclasses-*.safetensors")):
         if not keep and int(weights.stem.split("-")[1]) != state["best_step"]:
             weights.unlink()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from recdistill import (
     checks_defer,
     checks_gates,
+    checks_subclass,
     checks_taught,
     checks_teacher,
     checks_terms,
@@ -190,6 +191,7 @@ def dense_part_there(config: Config) -> Iterator[Finding]:
     """`dense_lr` and `compute` are of what is not a table, which not every model has."""
     for at, model, train in _trained(config):
         plain = model.kind in ("mf", "lightgcn") or (model.kind == "two_tower" and not model.hidden)
+        plain = plain and train.subclasses is None
         for name in ("dense_lr", "compute"):
             if plain and name in train.model_fields_set:
                 reason = f"has no effect: a {model.kind} without hidden layers is all tables; leave it out"
@@ -211,6 +213,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     *checks_defer.CHECKS,
     *checks_gates.CHECKS,
     *checks_yesterday.CHECKS,
+    *checks_subclass.CHECKS,
     labels_read,
     labels_deep_enough,
     list_users_read,

@@ -87,6 +87,8 @@ def _asked(config: Config) -> Iterator[tuple[KeyPath, KeyPath, str, str]]:
             continue
         if term.side == "items":
             yield at, ("side",), "item_depth", "the labels keep no users of an item"
+        if term.loss.kind == "subclass_kl":
+            yield at, ("loss",), "vectors", "sub-logits are made of vectors, and the labels keep none"
         scores = term.loss.needs != "rank" and all(t.kind != "rank" for t in term.target)
         for j, draw in enumerate(term.draw):
             if draw.kind == "trajectory":

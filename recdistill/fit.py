@@ -32,10 +32,11 @@ from recdistill.models.build import Model, ModelSpec, build, history_length, wid
 from recdistill.models.ranker import Ranker
 from recdistill.models.spec import MFSpec, RankerSpec, SequenceSpec, TrainSpec
 from recdistill.models.tables import Distributed, Layout, PlainTable, Rows, Table, distribute
-from recdistill.scoring import recommend, vectors
+from recdistill.scoring import recommend, scaled, vectors
 from recdistill.settle import settler
 from recdistill.start import principal
 from recdistill.store import aside, write_text
+from recdistill.subclasses import classes_of, kept_head, taught_subs
 from recdistill.teaching import Teaching, make_guide, parts
 from recdistill.train import RATES, Progress, Stopwatch, train
 from recdistill.types import Dataset, Float, Int, Log
@@ -106,8 +107,7 @@ def fit(
     facts = reached(done, plain, dataset, clock.read(), (done.step - at.step) / sampler.steps_per_epoch)
     log(name, steps, steps, {} if facts["valid_ndcg_at_10"] is None else {"valid": done.best})
     latest = model.gather() if until < steps else None
-    world.share(lambda: _finish(done, keeper, dataset, sequences, history_length(spec), latest))
-    return facts
+    return facts | world.share(lambda: _finish(done, keeper, dataset, sequences, history_length(spec), latest))
 
 
 def load(spec: ModelSpec, dataset: Dataset, path: Path, weights: str = "weights.safetensors") -> Model:
@@ -158,11 +158,12 @@ def _distributed(
             terms=() if lessons is None else lessons.terms,
             heads=heads,
             bf16=settings.compute == "bf16",
-            widths=Widths(*widths(model), *(() if lessons is None else lessons.widths)),
+            widths=Widths(*widths(model), *(() if lessons is None else lessons.widths), subs=taught_subs(teaching)),
             partner=partner,
             task=1.0 if teaching is None else teaching.task,
             parts=parts(teaching, settings.epochs, spec.dim),
             actor=_actor(teaching, settings.seed),
+            classes=classes_of(spec, settings),
         )
     return distribute(
         objective,
@@ -272,8 +273,8 @@ def model_vectors(
 
 def _finish(
     at: Progress, keeper: Keeper, dataset: Dataset, sequences: Sequences, history: int, latest: dict[str, Tensor] | None
-) -> None:
-    """Leave the best weights, the curve and the vectors; take the checkpoints away.
+) -> dict[str, Any]:
+    """Leave the best weights, the curve and the vectors; take the checkpoints away; return facts of a head's use.
 
     Of a training that goes on from its `latest` weights, those are left, and all that it goes on with.
     """
@@ -289,9 +290,10 @@ def _finish(
         save_file(left, file)
     write_text(out / "curve.json", json.dumps([dict(point) for point in at.curve]))
     if isinstance(plain, Ranker):
-        return
+        return {}
     plain.load_state_dict(left)
     found = vectors(plain, dataset, sequences, history)
     for side in ("users", "items"):
         with aside(out / f"{side}.npy") as file, file.open("wb") as handle:
             np.save(handle, getattr(found, side))
+    return kept_head(out, at.best_step, scaled(found, plain.temperature), dataset)

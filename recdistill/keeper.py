@@ -40,7 +40,8 @@ class Keeper:
         """Validate the weights as they are, and keep them beside the checkpoints; collective."""
         with self.clock.stopped():
             weights = self.model.gather()
-            return self.world.share(lambda: self._keep_best(step, self.served(weights)))
+            plain, head = self.served(weights), only(weights, "classes.head.")
+            return self.world.share(lambda: self._keep_best(step, plain, head))
 
     def save(self, now: Progress, sums: Mapping[str, Tensor]) -> None:
         """Write a checkpoint where it is time to; collective."""
@@ -64,11 +65,14 @@ class Keeper:
         learned = only(weights, "model.")
         return learned if self.settle is None else self.settle(learned)
 
-    def _keep_best(self, step: int, weights: dict[str, Tensor]) -> float | None:
+    def _keep_best(self, step: int, weights: dict[str, Tensor], head: dict[str, Tensor]) -> float | None:
         """Those that prove not the best go with the next checkpoint."""
         self.plain.load_state_dict(weights)
         with aside(self.out / f"weights-{step}.safetensors") as file:
             save_file(weights, file)
+        if head:
+            with aside(self.out / f"subclasses-{step}.safetensors") as file:
+                save_file(head, file)
         value = self.judge()
         self.plain.train()
         return value

@@ -91,7 +91,7 @@ def _keep(
     if spec.vectors or spec.item_depth or spec.reliability:
         made = ready_teacher(dataset, teacher, Sequences.of(dataset.train), seen, whole=True, compute=spec.compute)
         if spec.vectors:
-            write_vectors(out, made)
+            write_vectors(out, made, teacher)
         if spec.item_depth:
             write_by_item(out, made, layout, spec.item_depth, seen)
         if spec.reliability:

@@ -23,6 +23,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recdistill.errors import ArtifactError, DataError, StageError
+from recdistill.models.heads import read_head
 from recdistill.store import aside
 from recdistill.types import Float, Int, Interactions, Labels, Synthetic, Vectors
 
@@ -180,6 +181,7 @@ def open_labels(
         per_shard=layout.per_shard,
         facts=facts,
         vectors=given,
+        subclasses=None if given is None else read_head(path),
         by_item=open_labels(path / BY_ITEM) if (path / BY_ITEM).is_dir() else None,
         trust=np.load(path / TRUST, mmap_mode="c") if (path / TRUST).is_file() else None,
         gates=np.load(path / GATES, mmap_mode="c") if (path / GATES).is_file() else None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from recdistill.distill.draws import Lists, Seen, popularity_groups
 from recdistill.distill.terms import AlignTerm, GatesTerm, ListTerm, Term
 from recdistill.guide import Guide
 from recdistill.parts import cut, of_rank
-from recdistill.taught import Near, Sides, comparable, looks, neighbours
+from recdistill.taught import Near, Scores, Sides, comparable, looks, neighbours, scores_of
 from recdistill.types import Around, Candidates, Dataset, Float, Int, Interactions, Labels, Lesson, Past, Vectors
 from recdistill.world import World
 
@@ -137,7 +136,7 @@ class Lessons:
             items = torch.cat([first, part.masked_fill(part == first, -1)], dim=1)
             teacher = torch.full(items.shape, -torch.inf)
             if self.labels is not None and self.labels.vectors is not None and term.teacher == "labels":
-                score = _scores(self.labels.vectors, users.numpy())
+                score = scores_of(self.labels.vectors, users.numpy())
                 teacher = torch.cat([score(first), score(part)], dim=1)  # shared negatives are one product
             logq = torch.full(items.shape, math.log(part.shape[1] / self.users.num_items))
             logq[:, 0] = 0.0
@@ -187,12 +186,12 @@ class Lessons:
         mine = None if self.guide is None else self.guide.by_item(items.numpy())
         return Lists(found, scores, self.items._replace(users=items), student=mine)
 
-    def _score(self, rows: Int, side: str) -> _Scores | None:
+    def _score(self, rows: Int, side: str) -> Scores | None:
         if self.labels is None or self.labels.vectors is None:
             return None
         given = self.labels.vectors
         if side == "items":
-            return _scores(Vectors(users=given.items, items=given.users, space=given.space), rows)
+            return scores_of(Vectors(users=given.items, items=given.users, space=given.space), rows)
         users, histories = self._split(rows)
         left = given.users[users]
         if len(histories):
@@ -200,7 +199,7 @@ class Lessons:
             said = self.labels.transfer[0].vectors
             assert said is not None
             left = np.concatenate([left, said.users[histories]])
-        return _Scores(torch.from_numpy(left), torch.from_numpy(np.asarray(given.items)))
+        return Scores(torch.from_numpy(left), torch.from_numpy(np.asarray(given.items)), self.labels.subclasses)
 
     @property
     def _num_users(self) -> int:
@@ -268,20 +267,3 @@ def _keys(train: Interactions, labels: Labels | None, num_items: int) -> Tensor:
     logs = [train] if labels is None or labels.transfer is None else [train, labels.transfer[1].interactions]
     owners = np.concatenate([log.users() + first for log, first in zip(logs, (0, train.num_users), strict=False)])
     return torch.from_numpy(owners * num_items + np.concatenate([log.items for log in logs])).sort().values
-
-
-class _Scores(NamedTuple):
-    """The teacher's scores of any items for some rows."""
-
-    left: Tensor  # [R,D]
-    right: Tensor  # [I,D]
-
-    def __call__(self, items: Tensor) -> Tensor:
-        """Return the scores of `items` [R,n]."""
-        if items.stride(0) == 0:  # the same items for every row
-            return self.left @ self.right[items[0].clamp(min=0)].T
-        return torch.bmm(self.right[items.clamp(min=0)], self.left.unsqueeze(2)).squeeze(2)
-
-
-def _scores(taught: Vectors, rows: Int) -> _Scores:
-    return _Scores(torch.from_numpy(taught.users[rows]), torch.from_numpy(np.asarray(taught.items)))

@@ -117,6 +117,7 @@ def needs(terms: Sequence[TermSpec], start: str = "random", items: str = "learne
         found["item lists"] |= taught and term.side == "items"
         found["lists"] |= taught and term.side == "users" and "labels" in reads
         found["trajectory"] |= "trajectory" in reads
+        found["vectors"] |= term.loss.kind == "subclass_kl"
         found["vectors"] |= taught and ("vectors" in reads or (scored and any(d.kind in OUTSIDE for d in term.draw)))
     return [name for name, wanted in found.items() if wanted]
 

@@ -46,6 +46,7 @@ def cut(candidates: Candidates, *parts: slice) -> Candidates:
         gate=given(candidates.gate),
         taken=given(candidates.taken),
         parts=given(candidates.parts),
+        subs=given(candidates.subs),
         trust=given(candidates.trust),
         right=given(candidates.right),
         seen=None if candidates.seen is None else _within(candidates.seen, *parts),

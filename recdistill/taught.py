@@ -1,6 +1,8 @@
-"""The teacher's vectors as a student's can be compared with them: centred, of one scale, smoothed where asked."""
+"""The teacher's vectors as a student's can be compared with them: centred, of one scale, smoothed; or as scores."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,11 +10,36 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recdistill.distill.graph import co_taken, smooth_all
-from recdistill.types import Dataset, Float, Labels, Vectors
+from recdistill.distill.subclass import sub_logits
+from recdistill.types import Dataset, Float, Int, Labels, Vectors
 
 Sides = tuple[Tensor, Tensor]
 Near = tuple[Sides, Sides]
 """(neighbours [U,k], weights [U,k]) of all users, and the same of all items."""
+
+
+class Scores(NamedTuple):
+    """The teacher's scores of any items for some rows."""
+
+    left: Tensor  # [R,D]
+    right: Tensor  # [I,D]
+    head: tuple[Float, Float] | None = None  # weights [2S,D] and biases [2S] of its sub-logits
+
+    def __call__(self, items: Tensor) -> Tensor:
+        """Return the scores of `items` [R,n]."""
+        if items.stride(0) == 0:  # the same items for every row
+            return self.left @ self.right[items[0].clamp(min=0)].T
+        return torch.bmm(self.right[items.clamp(min=0)], self.left.unsqueeze(2)).squeeze(2)
+
+    def subs(self, items: Tensor) -> Tensor:
+        """Return the sub-logits of `items` [R,n], [R,n,2S]."""
+        assert self.head is not None, "a teacher without subclasses has no sub-logits"
+        return sub_logits(self.left, self.right[items.clamp(min=0)], *map(torch.from_numpy, self.head))
+
+
+def scores_of(taught: Vectors, rows: Int) -> Scores:
+    """Return the scores for `rows` [R] of users, as products of vectors."""
+    return Scores(torch.from_numpy(taught.users[rows]), torch.from_numpy(np.asarray(taught.items)))
 
 
 def comparable(taught: Vectors) -> Sides:

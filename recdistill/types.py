@@ -129,6 +129,7 @@ class Labels:
     trust: Float | None = None  # [U], on request: how far each user is trusted to the teacher
     gates: Float | None = None  # [U,L], on request: how much each item of a history moves the teacher's confidence
     by_item: Labels | None = None  # on request: the users that the teacher ranks first for each item, as "items"
+    subclasses: tuple[Float, Float] | None = None  # weights [2S,D] and biases [2S] of sub-logits of the vectors
     transfer: tuple[Labels, Synthetic] | None = None  # on request: lists of histories that nobody had, and these
 
     @property
@@ -183,6 +184,7 @@ class Candidates:
     gate: Tensor | None = None  # [R] share of the second of a draw's two lists
     taken: Tensor | None = None  # [R,K] which of them the row's user took
     parts: Tensor | None = None  # [R,K] the part of the list each is in, from 0
+    subs: Tensor | None = None  # [R,K,2S] the teacher's sub-logits, see distill/subclass.py
     trust: Tensor | None = None  # [R] how far the teacher is to be trusted, in [0, 1]
     right: Tensor | None = None  # [R] whether the teacher was right of what was taken, before it was set right
     seen: tuple[Tensor, Tensor] | None = None  # rows and items that are none of the rest, where its last column is that

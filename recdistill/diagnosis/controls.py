@@ -58,7 +58,8 @@ def cooled_terms(terms: Sequence[TermSpec], temperature: float) -> tuple[TermSpe
     """Return `terms` with the teacher's scores over `temperature`; none if no term reads the labels' scores."""
     found, changed = list[TermSpec](), False
     for term in terms:
-        if isinstance(term, ListTermSpec) and term.teacher == "labels" and term.loss.needs != "rank":
+        taught = isinstance(term, ListTermSpec) and term.teacher == "labels" and term.loss.kind != "subclass_kl"
+        if isinstance(term, ListTermSpec) and taught and term.loss.needs != "rank":
             changed = True
             term = term.model_copy(update={"target": (*term.target, Scale(factor=1 / temperature))})
         found.append(term)

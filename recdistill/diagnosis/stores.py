@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from recdistill.diagnose.controls import NEVER, Population, mean_scores, one_list, population, strangers
 from recdistill.diagnosis.controls import Kind
 from recdistill.labels import BY_ITEM, TRANSFER, Layout, Lists, layout_of, write_histories, write_shard
+from recdistill.models.heads import write_head_file
 from recdistill.shards import finish
 from recdistill.store import aside
 from recdistill.types import Float, Int, Interactions, Labels
@@ -63,6 +64,8 @@ def write_control(
             _save(out, items=np.asarray(labels.vectors.items))  # once: beside histories items.npy is what they hold
         if labels.by_item is not None:
             _write_by_item(labels.by_item, users.layout, out / BY_ITEM, np.argsort(sources[0]))
+        if labels.subclasses is not None:
+            write_head_file(out, *labels.subclasses)
     else:
         parts = [part._replace(layout=replace(part.layout, rest=0, along=(0, 0, 0))) for part in parts]
         mean = _mean(parts[0]) if kind == "mean" else None
@@ -71,6 +74,9 @@ def write_control(
             _write_lists(part) if mean is None else _write_mean(part, mean)
             _save(part.out, users=np.full((part.layout.num_users, 1), float(mean is not None)))
         _save(out, items=level[:, None])
+        if labels.subclasses is not None:  # which then say no more than the classes: taken as the mean has it, or not
+            sides = np.repeat(np.array([1.0, 0.0], np.float32), len(labels.subclasses[1]) // 2)
+            write_head_file(out, sides[:, None], np.zeros_like(sides))
     facts: dict[str, Any] = {name: labels.facts[name] for name in KEPT if name in labels.facts} | {"control": kind}
     if labels.transfer is not None:
         facts |= {"transfer": labels.transfer[0].facts["transfer"]}

@@ -13,6 +13,7 @@ from recdistill.distill import align
 from recdistill.distill.auxiliary import Exit, Head
 from recdistill.distill.catalogue import against_rest
 from recdistill.distill.graph import smooth
+from recdistill.distill.subclass import SubLogits
 from recdistill.distill.terms import AlignTerm, ListTerm, key
 from recdistill.models.encoders import Encoded
 from recdistill.types import Batch, Candidates
@@ -41,7 +42,7 @@ def asked_items(
     for term in listing:
         if term.rest:
             found.append((torch.arange(num_items, device=batch.users.device), True))
-        if term.gradient is None:
+        if term.gradient is None and not term.subs:
             continue
         if term.in_batch:  # negatives that the batch shares are asked for once
             negatives = batch.negatives[..., : term.in_batch].reshape(-1)
@@ -66,7 +67,10 @@ def list_scores(
     own: nn.ModuleDict,
     temperature: float,
 ) -> Compared:
-    """Return the student's scores for every list term; `plain` are those whose scores follow the batch's own two."""
+    """Return the student's scores for every list term; `plain` are those whose scores follow the batch's own two.
+
+    A term that compares sub-logits has them after each item's score, [R,K,1+2S].
+    """
     lesson = batch.lesson
     found = {t.name: (score, lesson.candidates[t.name]) for t, score in zip(plain, scores[2:], strict=True)}
     given = iter(() if encoded is None else encoded.others)
@@ -81,6 +85,12 @@ def list_scores(
             assert candidates.seen is not None
             left = encoded.left[seat.listed] / temperature
             student = against_rest(left, next(given), candidates.items[:, :-1], *candidates.seen)
+        elif term.subs:
+            assert encoded is not None
+            left = encoded.left[seat.listed].float() / temperature
+            right = next(given).float().view(*candidates.items.shape, -1)
+            subs = cast(SubLogits, own[f"{key(term)}_subs"])(left, right)
+            student = torch.cat([_each(left, right).unsqueeze(2), subs], dim=2)
         elif term.gradient is not None:
             assert encoded is not None
             head = cast(Head | Exit, own[f"{key(term)}_head"])
@@ -158,7 +168,7 @@ def _aligned(
     given = iter(encoded.others)
     sides = {"users": encoded.left[seat.listed], "items": next(given)}
     for term in listing:  # whose vectors come first, and whose crowd sits first
-        for _ in range(int(term.rest) + (0 if term.gradient is None else 2 if term.in_batch else 1)):
+        for _ in range(int(term.rest or term.subs) + (0 if term.gradient is None else 2 if term.in_batch else 1)):
             next(given)
     at = seat.crowd + sum(lesson.candidates[t.name].items.numel() for t in listing if t.side == "items")
     for term in aligning:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recdistill.distill import blend, draws, grouped, guided, losses, partial, paths, rectify, targets
+from recdistill.distill import blend, draws, grouped, guided, losses, partial, paths, rectify, subclass, targets
 from recdistill.distill.schedule import Curve, risen
 from recdistill.distill.signals import treatment
 from recdistill.distill.spec import AlignTermSpec, GatesTermSpec, ListTermSpec, TermSpec, trusts
@@ -48,6 +48,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "grouped_kl": grouped.grouped_kl,
     "hinge_mse": grouped.hinge_mse,
     "path": paths.path,
+    "subclass_kl": subclass.subclass_kl,
 }
 TARGETS: dict[str, Callable[..., Any]] = {
     "rank": targets.rank,
@@ -127,6 +128,7 @@ def _list_term(spec: ListTermSpec, position: int, curve: Curve, num_items: int, 
         dynamic=dynamic,
         told=asks_taken(spec),
         parts=0 if grouped is None else grouped.parts,
+        subs=spec.loss.kind == "subclass_kl",
         similar=next((t.temperature for t in spec.target if t.kind == "sim"), None),
         half_way=next((t.step for t in spec.target if t.kind == "half_way"), None),
         trusts=trusts(spec),

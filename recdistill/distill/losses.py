@@ -222,6 +222,7 @@ COUNTS: dict[str, Callable[[Candidates], Tensor]] = {
     "pairwise": lambda c: _pairs(c).sum(1),
     "grouped_kl": _one,
     "path": _one,
+    "subclass_kl": lambda c: (c.items >= 0).sum(1),
     "hinge_mse": lambda c: scored(c).sum(1),
 }
 

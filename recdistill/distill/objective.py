@@ -17,20 +17,23 @@ from recdistill.distill.attention import look
 from recdistill.distill.auxiliary import Balance, Exit, Head, adapt
 from recdistill.distill.compare import Seat, align_values, asked_items, list_scores, live
 from recdistill.distill.schedule import Part, part_at
+from recdistill.distill.subclass import Classes, SubLogits, noise
 from recdistill.distill.targets import Adapted
 from recdistill.distill.terms import AlignTerm, GatesTerm, ListTerm, Term, key
 from recdistill.models.encoders import MF, Encoded, Encoder, Group, TwoTower, encode
+from recdistill.models.lightgcn import LightGCN
 from recdistill.models.ranker import Ranker
 from recdistill.types import Batch, Candidates, Past, Space
 
 
 class Widths(NamedTuple):
-    """How long vectors are: the student's, what its head reads, and the teacher's on either side."""
+    """How long vectors are: the student's, what its head reads, and the teacher's on either side; its sub-logits."""
 
     student: int = 0
     shared: int = 0
     users: int = 0
     items: int = 0
+    subs: int = 0
 
 
 NONE = Widths()
@@ -57,6 +60,7 @@ class Objective(nn.Module):
         task: float = 1.0,
         parts: Sequence[Part] = (),
         actor: Mapping[str, Any] | None = None,
+        classes: Classes | None = None,
     ) -> None:
         super().__init__()
         self.model, self.partner = model, partner
@@ -67,8 +71,9 @@ class Objective(nn.Module):
         self.heads = heads  # a ranker's further heads: name -> weight of its loss
         self.bf16 = bf16  # products of dense layers are taken in bfloat16; weights and losses stay as they are
         space: Space = "dot" if isinstance(model, Ranker) else model.space
-        self.own = nn.ModuleDict(_modules(terms, widths, space))
+        self.own = nn.ModuleDict(_modules(terms, widths, space, self._temperature))
         self.balance = Balance([term.name for term in terms if term.balance])
+        self.classes = classes  # a teacher's head of sub-logits
         self.actor = None if actor is None else Actor([term.name for term in terms], **actor)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -83,7 +88,7 @@ class Objective(nn.Module):
         places = batch.positives >= 0 if batch.positives.dim() == 2 else None
         wanted = batch.positives if places is None else batch.positives[places]
         groups = [Group(batch.positives.unsqueeze(-1), seat.own, places), Group(batch.negatives, seat.own, places)]
-        plain = [t for t in self.listing if t.side == "users" and not (t.in_batch or t.rest or t.gradient is not None)]
+        plain = [t for t in self.listing if t.side == "users" and not _own(t)]
         groups += [Group(_asked(lesson.candidates[t.name].items), seat.listed) for t in plain]
         judged: list[Tensor] = []
         encoded: Encoded | None = None
@@ -91,21 +96,26 @@ class Objective(nn.Module):
             if isinstance(self.model, Ranker) and self.heads:
                 judged = [logits.float() for logits in self.model.judge(users, past, groups)]
                 scores = [logits[..., 0] for logits in judged]
-            elif isinstance(self.model, MF | TwoTower):
+            elif isinstance(self.model, MF | TwoTower) or (isinstance(self.model, LightGCN) and self.classes):
                 others = asked_items(self.listing, self.aligning, batch, self.num_items)
                 histories: list[Tensor] = []
                 if lesson.gates is not None:  # whose lists stand after all other requests
                     others.append((lesson.gates[0].reshape(-1), False))
                     histories.append(batch.list_past.items.reshape(-1))
+                others += [] if self.classes is None else self.classes.asked(batch)
                 asked = [items for items, _ in others]
                 encoded = encode(self.model, users, past, groups, asked, histories, [alike for _, alike in others])
                 scores = [score.float() for score in encoded.scores]
+                if isinstance(self.model, LightGCN):
+                    scores = self.model.shifted(scores, groups)
             else:
                 scores = [score.float() for score in self.model.score(users, past, groups)]
             spoken = (
                 list[Tensor]() if self.partner is None else [s.float() for s in self.partner.score(users, past, groups)]
             )
         found = {"task": self.task * self._task(batch, wanted, scores[0][:, 0], scores[1]).sum() / batch.count}
+        if self.classes is not None and encoded is not None:
+            found |= self._classes(self.classes, encoded, seat, batch)
         for i, (name, weight) in enumerate(self.heads.items(), start=1):
             each = task_losses.told(judged[0][:, 0, i], batch.tasks[name])
             found[f"task.{name}"] = weight * each.sum() / batch.count
@@ -124,6 +134,15 @@ class Objective(nn.Module):
         if self.actor is not None and self.training:
             self.actor.hear(found["task"].detach(), batch.step)
         return found if part.task else found | {"task": 0.0 * found["task"]}
+
+    def _classes(self, classes: Classes, encoded: Encoded, seat: Seat, batch: Batch) -> dict[str, Tensor]:
+        """Return the losses of the teacher's sub-logits, which are of its vectors as labels keep them."""
+        left = encoded.left[seat.own].float() / self._temperature
+        positives, negatives = (vectors.float() for vectors in encoded.others[-2:])
+        if isinstance(self.model, LightGCN):
+            asked = zip((positives, negatives), (items for items, _ in classes.asked(batch)), strict=True)
+            left, (positives, negatives) = self.model.prior_beside(left, *asked)
+        return classes(left, positives, negatives, batch)
 
     @property
     def _temperature(self) -> float:
@@ -188,7 +207,12 @@ def _asked(items: Tensor) -> Tensor:
     return items[0] if len(items) > 1 and items.stride(0) == 0 else items
 
 
-def _modules(terms: Sequence[Term], widths: Widths, space: Space) -> dict[str, nn.Module]:
+def _own(term: ListTerm) -> bool:
+    """Say whether the scores of a term over lists are made apart from the batch's own."""
+    return bool(term.in_batch) or term.rest or term.subs or term.gradient is not None
+
+
+def _modules(terms: Sequence[Term], widths: Widths, space: Space, temperature: float) -> dict[str, nn.Module]:
     """Return what the terms train of their own."""
     own: dict[str, nn.Module] = {}
     for term in terms:
@@ -198,6 +222,9 @@ def _modules(terms: Sequence[Term], widths: Widths, space: Space) -> dict[str, n
             continue
         if isinstance(term, GatesTerm):
             continue
+        if term.subs:
+            first = noise(widths.student, space, temperature)
+            own[f"{key(term)}_subs"] = SubLogits(widths.student, widths.subs // 2, noise=first)
         if term.exit:
             own[f"{key(term)}_head"] = Exit(space)
         elif term.gradient is not None:

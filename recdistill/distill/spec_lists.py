@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from recdistill.distill.spec_subclass import SubclassKL
 from recdistill.distill.spec_targets import ScoreSpace
 from recdistill.spec import Spec
 
@@ -183,6 +184,7 @@ ListLoss = Annotated[
     | Pairwise
     | GroupedKL
     | HingeMSE
-    | Path,
+    | Path
+    | SubclassKL,
     Field(discriminator="kind"),
 ]

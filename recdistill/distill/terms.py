@@ -21,12 +21,17 @@ from recdistill.types import Candidates
 
 
 class Score(Protocol):
-    """The teacher's scores of items [R,n], as products of vectors; `right` [I,D] are those of the items."""
+    """The teacher's scores of items [R,n], as products of vectors; `right` [I,D] are those of the items.
+
+    `subs` gives its sub-logits of them, [R,n,2S].
+    """
 
     @property
     def right(self) -> Tensor: ...
 
     def __call__(self, items: Tensor) -> Tensor: ...
+
+    def subs(self, items: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,7 @@ class ListTerm:
     free: bool = False  # the level of a row's scores is not compared
     told: bool = False  # somebody asks which items the row's user took
     parts: int = 0  # of the list, that its loss tells apart: 2 where `told`, else groups of popularity
+    subs: bool = False  # sub-logits are compared too, the student's those of a head of the term's own
     similar: float | None = None  # temperature at which likeness to what was taken is taught in place of scores
     half_way: float | None = None  # how far from the student's own scores to the teacher's it is taught
     trusts: bool = False  # somebody asks how far the teacher is to be trusted
@@ -90,6 +96,8 @@ class ListTerm:
             found = replace(found, taken=owned(lists, items))
         if self.parts:
             found = replace(found, parts=_parts(found, lists))
+        if self.subs and score is not None:
+            found = replace(found, subs=score.subs(items))
         if self.trusts:
             found = replace(found, trust=lists.trust)
         if self.similar is not None and score is not None:

@@ -69,10 +69,23 @@ class LightGCN(nn.Module):
 
     def score(self, users: Tensor, past: Past, groups: Sequence[Group]) -> list[Tensor]:
         """Return the scores of each group, [rows,K]; users [B]. The graph is walked once for all of them."""
-        scores = score_by_vectors(self, users, past, groups)
+        return self.shifted(score_by_vectors(self, users, past, groups), groups)
+
+    def shifted(self, scores: Sequence[Tensor], groups: Sequence[Group]) -> list[Tensor]:
+        """Return the products of vectors as `scores`: with what the prior adds, if there is one."""
         if self.prior is None:
-            return scores
+            return list(scores)
         return [s + self.prior[g.items.clamp(min=0)] for s, g in zip(scores, groups, strict=True)]
+
+    def prior_beside(self, left: Tensor, *sides: tuple[Tensor, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return vectors of users [B,D], and of each (vectors [n,D], items [n]), with the prior as one more column.
+
+        As `all_vectors` gives them, so that the inner product is the score; without a prior they are as they were.
+        """
+        if self.prior is None:
+            return left, [vectors for vectors, _ in sides]
+        right = [torch.cat([vectors, self.prior[items].unsqueeze(1)], dim=1) for vectors, items in sides]
+        return torch.cat([left, torch.ones_like(left[:, :1])], dim=1), right
 
     def all_vectors(self) -> tuple[Tensor, Tensor, Space]:
         """Return the vectors of everyone and everything, [U,D'] and [I,D'], and the space they are compared in.

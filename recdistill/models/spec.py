@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from recdistill.distill.spec_subclass import Subclasses
 from recdistill.spec import Spec
 from recdistill.types import Artifact
 
@@ -150,6 +151,9 @@ class TrainSpec(Spec):
     patience: Annotated[int, Field(ge=0)] = 5
     """Validations without a gain before stopping; 0 never stops early."""
     seed: int = 1
+    # One that is not used leaves the name of a training as it was before there were any.
+    subclasses: Annotated[Subclasses | None, Field(exclude_if=lambda classes: classes is None)] = None
+    """Of a teacher: sub-logits that it trains beside its own loss, for terms of loss subclass_kl."""
 
 
 Encoder = Annotated[MFSpec | TwoTowerSpec, Field(discriminator="kind")]

@@ -35,9 +35,22 @@ LEVELS = (
     }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
     | {"candidates", "coverage", "shards", "beside", "gated"}
-    | {"begin", "guide", "keeper", "ladder", "lessons", "settle", "parts", "start", "taught", "teaching", "trust"}
+    | {
+        "begin",
+        "guide",
+        "keeper",
+        "ladder",
+        "lessons",
+        "settle",
+        "parts",
+        "start",
+        "subclasses",
+        "taught",
+        "teaching",
+        "trust",
+    }
     | {"spoil", "folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"}
-    | {"axes", "delta", "refresh", "yesterday", "yesterday_spec"},
+    | {"axes", "delta", "refresh", "subclasses", "yesterday", "yesterday_spec"},
     {"diagnosis", "plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
     | {"report_defer", "checks_yesterday", "report_refresh", "yesterday_run", "yesterday_stages"}
     | {
@@ -45,6 +58,7 @@ LEVELS = (
         "checks",
         "checks_defer",
         "checks_gates",
+        "checks_subclass",
         "checks_taught",
         "checks_teacher",
         "checks_terms",

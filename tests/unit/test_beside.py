@@ -52,7 +52,7 @@ def store(out: Path, layout=LAYOUT, lister=None):
 
 def test_the_product_of_the_vectors_is_the_listed_score(tmp_path: Path):
     end = store(tmp_path)
-    write_vectors(tmp_path, ready())
+    write_vectors(tmp_path, ready(), Teacher())
     end()
     labels, users = open_labels(tmp_path), np.arange(USERS)
     assert labels.vectors is not None
@@ -85,7 +85,7 @@ def test_lists_of_users_are_those_of_the_transposed_teacher(tmp_path: Path, seen
 @pytest.mark.parametrize(
     ("write", "setting"),
     [
-        (lambda out, made: write_vectors(out, made), "labels.vectors"),
+        (lambda out, made: write_vectors(out, made, Teacher()), "labels.vectors"),
         (lambda out, made: write_by_item(out, made, LAYOUT, 3, None), "labels.item_depth"),
     ],
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from pydantic import TypeAdapter
 
 from recdistill.diagnose.chances import log_softmax
@@ -16,6 +18,7 @@ from recdistill.diagnosis.stages import _best
 from recdistill.diagnosis.stores import write_control
 from recdistill.distill.compose import make_terms
 from recdistill.distill.spec import TermSpec
+from recdistill.distill.subclass import class_logit, sub_logits
 from recdistill.labels import BY_ITEM, TRANSFER, Layout, Lists, open_labels, write_histories, write_shard
 from recdistill.shards import finish
 from recdistill.transfer.histories import dropout
@@ -230,3 +233,26 @@ def test_a_control_has_the_weight_that_suits_it_best() -> None:
     asks.clear()
     assert _best(SimpleNamespace(students=students), (1.0, 0.1)) == 1.0
     assert asks == [1.0]  # there is no validation part, so no other is trained
+
+
+def test_a_head_of_sub_logits_goes_with_its_vectors_and_of_a_mean_says_the_classes_alone(labels, tmp_path) -> None:
+    rng = np.random.default_rng(3)
+    head = rng.normal(size=(6, 3)).astype(np.float32), rng.normal(size=6).astype(np.float32)
+    given = replace(labels[0], subclasses=head)
+    for kind in ("strangers", "mean"):
+        out = tmp_path / kind
+        out.mkdir()
+        write_control(kind, given, labels[1], out, STAMP | {"step": kind}, seed=1)
+        found = open_labels(out)
+        assert found.vectors is not None
+        assert found.subclasses is not None
+        users, items, weight, bias = (
+            torch.from_numpy(part) for part in (found.vectors.users, found.vectors.items, *found.subclasses)
+        )
+        subs = sub_logits(users, items, weight, bias)
+        if kind == "strangers":
+            assert all(np.array_equal(one, two) for one, two in zip(found.subclasses, head, strict=True))
+            continue
+        torch.testing.assert_close(class_logit(subs), users @ items.T)
+        assert (subs[..., :3].std(-1) == 0).all()
+    assert cooled_terms(terms({**KL, "loss": {"kind": "subclass_kl"}}), 2.0) == ()
