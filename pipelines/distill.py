@@ -77,16 +77,8 @@ def path(config: Config, run: Run, spoil: Spoil | None = None) -> Iterator[Made 
     distilled = [Fitted(student.model, artifact) for artifact in fitted]
 
     index = stages.index(data, distilled[0], config.index, run)
-    judged = Judged(
-        teacher=teacher,
-        scratch=plain,
-        student=distilled,
-        labels=labels,
-        index=index,
-        candidates=config.labels,
-        widths=student.widths,
-        yesterday=day,
-    )
+    more = {"candidates": config.labels, "widths": student.widths, "yesterday": day}
+    judged = Judged(teacher=teacher, scratch=plain, student=distilled, labels=labels, index=index, **more)
     yield Made(name="index", artifacts=[index], judged=judged)
     deferred = None
     if config.defer is not None:
@@ -101,8 +93,8 @@ def path(config: Config, run: Run, spoil: Spoil | None = None) -> Iterator[Made 
         yield Made(name="refresh", artifacts=[refreshed])
     timed = stages.latency(data, judged, config.report.k[0], run)
     yield Made(name="latency", artifacts=[timed])
-    more = {"deferred": deferred, "refreshed": refreshed}
-    yield Everything(data=data, judged=judged, evaluated=evaluated, timed=timed, **more)
+    also = {"deferred": deferred, "refreshed": refreshed}
+    yield Everything(data=data, judged=judged, evaluated=evaluated, timed=timed, **also)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
