@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from recdistill.plot_names import names
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -17,6 +19,7 @@ SERIES = ("teacher", "scratch", "student", "student@index", "popularity")  # the
 INK, MUTED, LINE = "#010201", "#010202", "#010203"
 STAND_INS = {INK: "ink", MUTED: "muted", LINE: "line"} | {f"#0102{n:02x}": f"series-{n - 16}" for n in range(16, 22)}
 FONT = 10.5  # user units of a figure 331 wide: on a phone about as many pixels
+PLANE = 280.0, 150.0  # about what the axes of a plane leave of its figure, in the same units
 MANY = 400  # points of one curve; more add bytes, not ink
 
 
@@ -54,13 +57,18 @@ def colour(series: str) -> str:
     return f"series-{SERIES.index(series) if series in SERIES else len(SERIES)}"
 
 
-def dots(points: Sequence[Dot], *, salt: str) -> str:
-    """Return a figure with one row a label, a dot a value and a line an interval; `salt` keeps its ids apart."""
+def dots(points: Sequence[Dot], *, salt: str, zero: bool = False) -> str:
+    """Return a figure with one row a label, a dot a value and a line an interval; `salt` keeps its ids apart.
+
+    With `zero` there is a line at 0, from which values are meant.
+    """
     rows = list(dict.fromkeys(p.row for p in points))
     series = list(dict.fromkeys(p.series for p in points))
     crowded = len(points) > len(rows)
 
     def draw(axes: Axes) -> None:
+        if zero:
+            axes.axvline(0, color=MUTED, lw=1)
         for p in points:
             shift = 0.5 * (series.index(p.series) / max(len(series) - 1, 1) - 0.5) if crowded else 0.0
             y = rows.index(p.row) + shift
@@ -158,24 +166,25 @@ def spots(places: Sequence[Spot], *, x: str, y: str, salt: str, path: Sequence[s
     """Return a plane with a dot a name, and the name beside it; a line joins those that `path` names, in its order."""
 
     def draw(axes: Axes) -> None:
-        middle = sum(spot.x for spot in places) / len(places)
         joined = [spot for name in path for spot in places if spot.name == name]
         axes.plot([spot.x for spot in joined], [spot.y for spot in joined], color=MUTED, lw=1)
         for spot in places:
-            right = spot.x <= middle  # names point into the plane, where there is room
             axes.plot([spot.x], [spot.y], "o", ms=6.5, color=_stand_in(spot.series))
-            axes.annotate(
-                spot.name,
-                (spot.x, spot.y),
-                xytext=(6 if right else -6, 3),
-                textcoords="offset points",
-                ha="left" if right else "right",
-                color=INK,
-                fontsize=FONT - 1,
-            )
         axes.grid(color=LINE, lw=0.6)
         axes.locator_params(axis="both", nbins=5)
         axes.margins(x=0.12, y=0.12)
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        dots = [(spot.name, (spot.x - left) / (right - left), (spot.y - low) / (high - low)) for spot in places]
+        for spot, at in zip(places, names(dots, width=PLANE[0], height=PLANE[1], font=FONT - 1), strict=True):
+            axes.annotate(
+                spot.name,
+                (spot.x, spot.y),
+                xytext=(at.x, at.y),
+                textcoords="offset points",
+                ha=at.end,
+                color=INK,
+                fontsize=FONT - 1,
+            )
         axes.set_xlabel(x)
         axes.set_ylabel(y)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from recdistill import plots
@@ -19,6 +19,7 @@ class Figure(NamedTuple):
     svg: str
     caption: str
     alt: str
+    series: Sequence[str] = ()  # whose colours it is drawn in, where there are several
 
 
 def section(d: Diagnosis) -> dict[str, Any]:
@@ -28,7 +29,6 @@ def section(d: Diagnosis) -> dict[str, Any]:
     return {
         "about": about(d),
         "findings": findings(d),
-        "models": ["teacher", "scratch", "student", *(["control"] if len(d.frontier) > 3 else [])],
         "blocks": found,
         "notes": d.notes,
     }
@@ -55,7 +55,7 @@ def markdown(d: Diagnosis) -> str:
 
 def about(d: Diagnosis) -> str:
     """Return of whom and of what a diagnosis is."""
-    scored = f"; scores of the whole catalogue of {count(d.scored)}" if d.scored else ""
+    scored = f"; scores of the whole catalogue for {count(d.scored)} of them" if d.scored else ""
     seeds = "1 seed" if d.seeds == 1 else f"{d.seeds} seeds, scores of the first"
     return f"Lists of {count(d.users)} users with held-out items{scored}; {seeds}. Intervals are 95%, over users."
 
@@ -66,7 +66,7 @@ def _agreement(d: Diagnosis) -> Iterable[Figure]:
     if points:
         said = "; ".join(f"{p.row} {p.series} {percent(p.value)}" for p in points)
         caption = f"Share of the teacher's first {d.k} items that the model shows too"
-        yield Figure(plots.dots(points, salt="agreement"), caption, f"{caption}: {said}.")
+        yield Figure(plots.dots(points, salt="agreement"), caption, f"{caption}: {said}.", ("scratch", "student"))
 
 
 def _controls(d: Diagnosis) -> Iterable[Figure]:
@@ -77,7 +77,7 @@ def _controls(d: Diagnosis) -> Iterable[Figure]:
     points += [Dot(c.control, "control", c.value, c.low, c.high) for c in d.controls if c.value is not None]
     said = "; ".join(f"{p.row} {signed(p.value)}" for p in points)
     caption = f"{metric_name(d.metric, d.k)} over scratch, by who taught"
-    yield Figure(plots.dots(points, salt="controls"), caption, f"{caption}: {said}.")
+    yield Figure(plots.dots(points, salt="controls", zero=True), caption, f"{caption}: {said}.")
 
 
 def _buckets(d: Diagnosis) -> Iterable[Figure]:
@@ -95,7 +95,7 @@ def _buckets(d: Diagnosis) -> Iterable[Figure]:
     if points:
         said = "; ".join(f"{p.row} {signed(p.value)}" for p in points)
         caption = f"Recall@{d.k}, student less scratch: users, items"
-        yield Figure(plots.dots(points, salt="buckets"), caption, f"{caption}: {said}.")
+        yield Figure(plots.dots(points, salt="buckets", zero=True), caption, f"{caption}: {said}.")
 
 
 def _reliability(d: Diagnosis) -> Iterable[Figure]:
@@ -106,7 +106,7 @@ def _reliability(d: Diagnosis) -> Iterable[Figure]:
         said = "; ".join(f"{r.model} ECE {number(r.ece)}" for r in d.reliability)
         caption = "Chance given and chance met, on log scales"
         svg = plots.diagonal(curves, x="chance given", y="chance met", salt="reliability")
-        yield Figure(svg, caption, f"Reliability diagram: {said}.")
+        yield Figure(svg, caption, f"Reliability diagram: {said}.", tuple(curves))
 
 
 def _frontier(d: Diagnosis) -> Iterable[Figure]:
@@ -131,7 +131,7 @@ def _slopes(d: Diagnosis) -> Iterable[Figure]:
     if points:
         said = "; ".join(f"{p.row} {p.series} {number(p.value)}" for p in points)
         caption = "Slope of the model's log-odds on the teacher's: 1 is as sure"
-        yield Figure(plots.dots(points, salt="slopes"), caption, f"{caption}: {said}.")
+        yield Figure(plots.dots(points, salt="slopes"), caption, f"{caption}: {said}.", ("scratch", "student"))
 
 
 def _directions(d: Diagnosis) -> Iterable[Figure]:
@@ -142,7 +142,8 @@ def _directions(d: Diagnosis) -> Iterable[Figure]:
     if curves:
         said = "; ".join(f"{m} from {number(p[0][1])} to {number(p[-1][1])}" for m, p in curves.items())
         svg = plots.lines(curves, salt="directions", label="direction of the teacher, by falling energy")
-        yield Figure(svg, "Gain along the teacher's directions: 1 is as the teacher", f"Gain by direction: {said}.")
+        caption = "Gain along the teacher's directions: 1 is as the teacher"
+        yield Figure(svg, caption, f"Gain by direction: {said}.", tuple(curves))
 
 
 def _flatness(d: Diagnosis) -> Iterable[Figure]:
@@ -153,14 +154,16 @@ def _flatness(d: Diagnosis) -> Iterable[Figure]:
     if curves:
         said = "; ".join(f"{m} {number(p[-1][1])} at rho {p[-1][0]:g}" for m, p in curves.items())
         svg = plots.lines(curves, salt="flatness", label="rho")
-        yield Figure(svg, "Rise of the held-out loss under noise in the vectors", f"Rise of the loss: {said}.")
+        caption = "Rise of the held-out loss under noise in the vectors"
+        yield Figure(svg, caption, f"Rise of the loss: {said}.", tuple(curves))
 
 
 def _inherited(d: Diagnosis) -> Iterable[Figure]:
     points = [Dot(i.what, "student", i.index, i.low, i.high) for i in d.inherited if i.index is not None]
     if points:
         said = "; ".join(f"{p.row} {signed(p.value)}" for p in points)
-        yield Figure(plots.dots(points, salt="inherited"), "Agreement beyond scratch's", f"Transfer index: {said}.")
+        svg = plots.dots(points, salt="inherited", zero=True)
+        yield Figure(svg, "Agreement with the teacher beyond that of scratch", f"Transfer index: {said}.")
 
 
 def _robustness(d: Diagnosis) -> Iterable[Figure]:
@@ -172,7 +175,7 @@ def _robustness(d: Diagnosis) -> Iterable[Figure]:
     if points:
         said = "; ".join(f"{p.row} {signed(p.value)}" for p in points)
         caption = f"{metric_name(d.metric, d.k)} over scratch, by training log; lines reach from seed to seed"
-        yield Figure(plots.dots(points, salt="robustness"), caption, f"{caption}: {said}.")
+        yield Figure(plots.dots(points, salt="robustness", zero=True), caption, f"{caption}: {said}.")
     for kind, label in (("noise", "share of noise"), ("imbalance", "share of the tail that is cut")):
         rows = [r for r in d.robustness if r.spoil in ("clean", kind)]
         curves = {
@@ -182,7 +185,8 @@ def _robustness(d: Diagnosis) -> Iterable[Figure]:
         if len(rows) > 1 and all(curves.values()):
             said = "; ".join(f"{m} from {number(p[0][1])} to {number(p[-1][1])}" for m, p in curves.items())
             svg = plots.lines(curves, salt=f"robust-{kind}", label=label)
-            yield Figure(svg, f"{metric_name(d.metric, d.k)} on the clean test part", f"By {label}: {said}.")
+            caption = f"{metric_name(d.metric, d.k)} on the clean test part, by the {label}"
+            yield Figure(svg, caption, f"{caption}: {said}.", tuple(curves))
 
 
 FIGURES: dict[str, Callable[[Diagnosis], Iterable[Figure]]] = {

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from recdistill.diagnosis import words
-from recdistill.diagnosis.form import Bucket, Control, Diagnosis
+from recdistill.diagnosis.form import Bucket, Control, Diagnosis, Robust
 from recdistill.diagnosis.words import group, interval
 from recdistill.report_view import Cell, Table
 from recdistill.report_words import MISSING, count, metric_name, number, percent, signed
 
+TOLD = 8  # directions; the figure has all
 HALF = 0.5  # a control that gives as much of a gain is what explains it
 
 
@@ -31,8 +32,10 @@ def blocks(d: Diagnosis) -> list[Block]:
 def _blocks(d: Diagnosis) -> Iterator[Block]:
     name = metric_name(d.metric, d.k)
     yield Block("agreement", "Fidelity to the teacher", words.AGREEMENT, _agreement(d))
+    yield Block("inherited", "Transfer index", words.INHERITED, _inherited(d))
     hint = f"{words.controls_words(d)} The gain is in {name}."
     yield Block("controls", "Is the gain knowledge?", hint, _controls(d))
+    yield Block("robustness", "Noise and imbalance", words.ROBUSTNESS, _robustness(d))
     yield Block("buckets", "Who gains, and who pays", words.BUCKETS.format(k=d.k), _buckets(d))
     yield Block("shown", "What is shown", words.SHOWN, _shown(d))
     yield Block("reliability", "Calibration", words.RELIABILITY, _reliability(d))
@@ -41,8 +44,6 @@ def _blocks(d: Diagnosis) -> Iterator[Block]:
     yield Block("directions", "Spectrum of deviations", words.DIRECTIONS, _directions(d))
     yield Block("variance", "Gradient noise", words.VARIANCE, _variance(d))
     yield Block("flatness", "Flatness", words.FLATNESS, _flatness(d))
-    yield Block("robustness", "Noise and imbalance", words.ROBUSTNESS, _robustness(d))
-    yield Block("inherited", "Transfer index", words.INHERITED, _inherited(d))
 
 
 def _agreement(d: Diagnosis) -> Table:
@@ -124,7 +125,7 @@ def _frontier(d: Diagnosis) -> Table:
         ]
         for p in d.frontier
     ]
-    head = ["model", "teacher temperature", "relevance", "teacher's log-chance of the list", "log-chance of held-out"]
+    head = ["model", "temperature", "relevance", "teacher's log-chance", "held-out log-chance"]
     return Table([*head, "coverage", "tail recall"], rows)
 
 
@@ -147,7 +148,7 @@ def _directions(d: Diagnosis) -> Table:
     at = {(v.model, v.direction): v for v in d.directions}
     models = _models(v.model for v in d.directions)
     rows = []
-    for n in sorted({v.direction for v in d.directions}):
+    for n in sorted({v.direction for v in d.directions})[:TOLD]:
         each = [at.get((m, n)) for m in models]
         one = next(v for v in each if v is not None)
         gains = [Cell(MISSING if v is None else number(v.gain)) for v in each]
@@ -191,15 +192,20 @@ def _robustness(d: Diagnosis) -> Table:
         [
             Cell(words.spoil_words(r.spoil, r.fraction)),
             *(Cell(number(v)) for v in (r.teacher, r.scratch, r.student)),
-            _signed(r.gain, r.low, r.high),
-            Cell(MISSING if r.least is None or r.most is None else f"{signed(r.least)} to {signed(r.most)}"),
-            _signed(r.change, r.change_low, r.change_high) if r.change is not None else Cell(MISSING),
+            _gain(r),
+            _signed(r.change, r.change_low, r.change_high) if r.change is not None else Cell(MISSING, tone="soft"),
             *(Cell(number(v)) for v in (r.tail_scratch, r.tail_student)),
         ]
         for r in d.robustness
     ]
-    head = ["training log", "teacher", "scratch", "student", "gain", "of its seeds", "than on the log as it is"]
-    return Table([*head, "tail recall, scratch", "student"], rows)
+    head = ["training log", "teacher", "scratch", "student", "gain", "change of the gain", "tail, scratch"]
+    return Table([*head, "tail, student"], rows)
+
+
+def _gain(r: Robust) -> Cell:
+    cell = _signed(r.gain, r.low, r.high)
+    spread = "" if r.least is None or r.most is None else f"seeds {signed(r.least)} to {signed(r.most)}"
+    return cell._replace(note="\n".join(filter(None, (cell.note, spread))))
 
 
 def _models(names: Iterator[str]) -> list[str]:

@@ -52,7 +52,7 @@ LEVELS = (
     | {"spoil", "folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"}
     | {"axes", "delta", "refresh", "subclasses", "yesterday", "yesterday_spec"},
     {"diagnosis", "plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
-    | {"report_defer", "checks_yesterday", "report_refresh", "yesterday_run", "yesterday_stages"}
+    | {"report_defer", "checks_yesterday", "plot_names", "report_refresh", "yesterday_run", "yesterday_stages"}
     | {
         "config",
         "checks",
