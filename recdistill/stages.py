@@ -158,22 +158,10 @@ def fit(
         if labels is not None and terms:
             taught = open_labels(labels.path, teacher=labels.manifest.inputs["teacher"])
             teaching = teaching_of(student, terms, taught, None if day is None else open_yesterday(day.path))
-        dataset = data.read()
-        return fit_model(
-            lacking(dataset, Fold(*fold)) if fold else dataset,
-            model,
-            train,
-            out,
-            name=name,
-            world=run.world,
-            log=run.log,
-            layout=how.tables,
-            checkpoint_every=how.checkpoint_every,
-            teaching=teaching,
-            keep=keep,
-            after=None if after is None else after.path,
-            part=part,
-        )
+        dataset = lacking(data.read(), Fold(*fold)) if fold else data.read()
+        goes = {"after": None if after is None else after.path, "part": part, "keep": keep}
+        runs = {"world": run.world, "log": run.log, "layout": how.tables, "checkpoint_every": how.checkpoint_every}
+        return fit_model(dataset, model, train, out, name=name, teaching=teaching, **goes, **runs)
 
     return run.build(Step("fit", 1, config, inputs, resumes=True, collective=True), work)
 
