@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from recdistill.distill import auxiliary
 from recdistill.distill.auxiliary import EVERY, KEPT, LARGEST, Balance, scaled_gradient
 from recdistill.distill.compose import make_term
 from recdistill.distill.objective import Objective, Widths
@@ -15,8 +14,7 @@ from recdistill.distill.spec import Auxiliary, ListTermSpec
 from recdistill.distill.spec_draws import InBatch, Top, Unseen
 from recdistill.distill.spec_lists import SoftBCE, SoftmaxKL
 from recdistill.distill.spec_targets import Adapted
-from recdistill.models import encoders
-from recdistill.models.encoders import MF, Group, TwoTower, encode
+from recdistill.models.encoders import MF, TwoTower
 from recdistill.models.tables import PlainTable
 from recdistill.types import Batch, Candidates, Lesson, Past
 
@@ -276,32 +274,3 @@ def test_factors_are_a_part_of_what_a_checkpoint_holds():
     other.load_state_dict(made.state_dict())
     assert other.balance.scale(one.name).item() == made.balance.scale(one.name).item() != 1.0
     assert Balance(["a", "b"]).scale("b").item() == 1.0
-
-
-def test_a_gradient_of_two_processes_has_the_length_that_it_has_of_one(monkeypatch):
-    generator, shared = torch.Generator().manual_seed(0), slice(0, 4)
-    users, common, own = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (6, 4, 6))
-
-    def length(rows, summed):
-        here, there = users[rows].requires_grad_(), torch.cat([common, own[rows]]).requires_grad_()
-        value = ((here @ there[shared].T).tanh().sum(1) + (here * there[4:]).sum(1) ** 2).mean()
-        monkeypatch.setattr(auxiliary, "summed", summed)
-        return auxiliary._length(value, (here, there), [shared])
-
-    told: list[list] = [[], []]
-    halves = slice(0, 3), slice(3, 6)
-    for half, said in zip(halves, told, strict=True):
-        length(half, lambda value, said=said: said.append(value) or value)
-    assert len(told[0]) == len(told[1]) == 2
-    both = iter([one + two for one, two in zip(*told, strict=True)])
-    # Each process has the mean over half of the rows, so that its gradients are twice as long.
-    torch.testing.assert_close(length(halves[0], lambda _: next(both)), 4 * length(slice(0, 6), lambda value: value))
-
-
-@pytest.mark.parametrize(("processes", "rows", "whole"), [(1, 8, True), (1, 4, False), (2, 4, True)])
-def test_whether_everything_is_scored_is_asked_of_all_processes_together(monkeypatch, processes, rows, whole):
-    monkeypatch.setattr(encoders, "processes", lambda: processes)
-    lists = torch.arange(3).expand(rows, 3)
-    found = encode(filled(mf()), torch.arange(rows) % USERS, Past(items=torch.zeros(rows, 0)), [Group(lists)])
-    assert (len(found.found) == ITEMS) == whole
-    assert found.alike == ([slice(None)] if whole else [])
