@@ -7,16 +7,15 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from recdistill.data.sequences import Sequences, cut, joined
+from recdistill.data.negatives import Owned, owned, reject
+from recdistill.data.sequences import Sequences, cut, joined, mapped
+from recdistill.data.walk import generator_of, walk
 from recdistill.errors import DataError
 from recdistill.types import Batch, Candidates, Interactions, Lesson, Past
 from recdistill.world import World
-
-REDRAWS = 8  # of colliding negatives, all at once, before the few that are left are settled one by one
 
 
 class Teaches(Protocol):
@@ -89,26 +88,25 @@ class Sampler:
 def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
     """Return the function from a step to this rank's slice of its batch."""
     train = sampler.train
-    positives = torch.from_numpy(np.array(train.items))
-    owners = torch.from_numpy(train.users())
-    keys = (owners * sampler.num_items + positives).sort().values
-    known = positives.unique()
+    positives, owners = mapped(train.items), torch.from_numpy(train.users())
+    theirs = owned(train, sampler.num_items) if sampler.own_negatives else None
     nobody = torch.zeros(0, dtype=torch.int64)
+    known = nobody if sampler.lessons is None else positives.unique()
     windows = sampler.sequences.windows(sampler.history) if sampler.windows else None
     total, per_epoch = sampler.rows, sampler.steps_per_epoch
     if not total:
         raise DataError("no user has two training interactions", fix="use a model that reads no sequence")
 
-    take = _walk(sampler.seed)
+    take = walk(sampler.seed)
 
     @lru_cache(maxsize=2)
     def shift(epoch: int) -> Tensor:
-        return torch.rand(train.num_users, generator=_generator(sampler.seed, 4, epoch))
+        return torch.rand(train.num_users, generator=generator_of(sampler.seed, 4, epoch))
 
     def batch(step: int) -> Batch:
         if sampler.lessons is not None:
             sampler.lessons.prepare(step)
-        generator = _generator(sampler.seed, 3, step)
+        generator = generator_of(sampler.seed, 3, step)
         rows = take(1, step, sampler.batch, total)
         mine = world.slice(sampler.batch)
         if windows is None:
@@ -119,7 +117,7 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
             past, wanted = sampler.sequences.window(stop, users, sampler.history)
             past = cut(_hide(past, sampler.item_dropout, generator), mine)
             positive, count = wanted[mine], int((wanted >= 0).sum())
-        negatives = _negatives(sampler, users, keys, generator)
+        negatives = _negatives(sampler, users, theirs, generator)
         chosen, histories, lesson = nobody, nobody, Lesson()
         if sampler.lessons is not None:
             asked, count_items = sampler.lessons, sampler.list_users if sampler.lessons.asks_items else 0
@@ -148,24 +146,6 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
     return batch
 
 
-def _walk(seed: int) -> Callable[[int, int, int, int], Tensor]:
-    """Return the function (kind, step, rows, total) -> which of `total` a step takes, [rows].
-
-    It walks a fresh permutation each epoch; a batch larger than the data goes round it again.
-    """
-
-    @lru_cache(maxsize=6)
-    def order(kind: int, epoch: int, total: int) -> Tensor:
-        return torch.randperm(total, generator=_generator(seed, kind, epoch))
-
-    def take(kind: int, step: int, rows: int, total: int) -> Tensor:
-        each = max(1, total // rows)
-        at = (step % each) * rows + torch.arange(rows)
-        return order(kind, step // each, total)[at % total]
-
-    return take
-
-
 def _compared(sampler: Sampler, take: Callable[[int, int, int, int], Tensor], step: int) -> tuple[Tensor, Tensor]:
     """Return the users whose lists a step compares, and the histories; what is drawn of one is nothing to the other."""
     users = histories = torch.zeros(0, dtype=torch.int64)
@@ -191,44 +171,15 @@ def _listed(sampler: Sampler, chosen: Tensor, histories: Tensor, world: World) -
     return torch.cat([users, torch.full_like(own, -1)]), joined(past, sampler.transfer.latest(own, sampler.history))
 
 
-def _negatives(sampler: Sampler, users: Tensor, keys: Tensor, generator: Generator) -> Tensor:
+def _negatives(sampler: Sampler, users: Tensor, theirs: Owned | None, generator: Generator) -> Tensor:
     """Return the negatives of each of `users` [B,N], or those that the batch shares [N]."""
-    if sampler.own_negatives:
+    if theirs is not None:
         drawn = torch.randint(sampler.num_items, (len(users), sampler.negatives), generator=generator)
-        return reject(users, drawn, keys, sampler.num_items, generator)
+        return reject(users, drawn, theirs, generator)
     if sampler.negatives >= sampler.num_items:
         mixed = sampler.lessons is not None and sampler.lessons.asks_batch
         return torch.randperm(sampler.num_items, generator=generator) if mixed else torch.arange(sampler.num_items)
     return torch.randint(sampler.num_items, (sampler.negatives,), generator=generator)
-
-
-def reject(users: Tensor, items: Tensor, keys: Tensor, num_items: int, generator: Generator) -> Tensor:
-    """Redraw each of `items` [B,N] that its user [B] has, until none is; a user of the whole catalogue keeps its own.
-
-    `keys` are the sorted user * num_items + item of every training interaction. What a few redraws leave is drawn
-    from the user's complement, so that no user is too fond of the catalogue for it to be exact.
-    """
-    for _ in range(REDRAWS):
-        bad = _owned(users, items, keys, num_items)
-        count = int(bad.sum())
-        if count == 0:
-            break
-        items[bad] = torch.randint(num_items, (count,), generator=generator)
-    else:
-        for row, column in _owned(users, items, keys, num_items).nonzero().tolist():
-            start, stop = torch.searchsorted(keys, users[row] * num_items + torch.tensor([0, num_items])).tolist()
-            free = torch.ones(num_items, dtype=torch.bool)
-            free[keys[start:stop] % num_items] = False
-            rest = free.nonzero()[:, 0]
-            if len(rest):
-                items[row, column] = rest[torch.randint(len(rest), (1,), generator=generator)]
-    return items
-
-
-def _owned(users: Tensor, items: Tensor, keys: Tensor, num_items: int) -> Tensor:
-    """Return which of `items` [B,N] the user of their row [B] has."""
-    wanted = users.unsqueeze(1) * num_items + items
-    return keys[torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)] == wanted
 
 
 def _hide(past: Past, share: float, generator: Generator) -> Past:
@@ -249,8 +200,3 @@ def moved(value: Any, device: str) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return replace(value, **{f.name: moved(getattr(value, f.name), device) for f in fields(value)})
     return value
-
-
-def _generator(seed: int, kind: int, step: int) -> Generator:
-    mixed = np.random.SeedSequence([seed % 2**63, kind, step]).generate_state(1, np.uint64)[0]
-    return Generator().manual_seed(int(mixed) % 2**63)

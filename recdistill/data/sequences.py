@@ -2,57 +2,84 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recdistill.data.order import mixed
 from recdistill.types import Interactions, Past
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sequences:
-    """A user's training items in the order a model may read them; `times` says whether that order is time's.
+    """A user's training items in the order a model may read them; `timed` says whether that order is time's.
 
     What was taken at one moment stands in an order of no meaning: the stored one is that of item rows, which says
     something of the items and nothing of the user. A log without times has no before at all. There, a history is the
-    user's other items, in such an order.
+    user's other items, in such an order. Nothing is sorted until a history is asked for.
     """
 
-    indptr: Tensor  # [U+1]
-    items: Tensor  # [n]
-    place: Tensor  # [n] where each interaction of the log stands in `items`
-    owner: Tensor  # [n] the user at each place of `items`
-    times: Tensor | None  # [n] microseconds, of each place of `items`
+    train: Interactions
+    ordered: bool = False  # they stand in that order
 
     @classmethod
     def of(cls, train: Interactions) -> Sequences:
         """Return the histories of `train`."""
-        users, items = train.users(), np.array(train.items)
-        when = np.zeros_like(users) if train.times is None else np.array(train.times)
-        order = np.lexsort((mixed(users, items), when, users))
-        place = np.empty(len(train), dtype=np.int64)
-        place[order] = np.arange(len(train))
-        return cls(
-            indptr=torch.from_numpy(np.array(train.indptr)),
-            items=torch.from_numpy(items[order]),
-            place=torch.from_numpy(place),
-            owner=torch.from_numpy(users),
-            times=None if train.times is None else torch.from_numpy(when[order]),
-        )
+        return cls(train)
 
     @property
     def timed(self) -> bool:
-        return self.times is not None
+        return self.train.times is not None
+
+    @cached_property
+    def indptr(self) -> Tensor:
+        """Where each user's items start and end, [U+1]."""
+        return mapped(self.train.indptr)
+
+    @cached_property
+    def owner(self) -> Tensor:
+        """The user at each place, [n]."""
+        return torch.from_numpy(self.train.users())
+
+    @cached_property
+    def order(self) -> Tensor:
+        """Which interaction of the log stands at each place, [n]."""
+        if self.ordered:
+            return torch.arange(len(self.train))
+        users, items, when = self.train.users(), self.train.items, self.train.times
+        when = np.zeros_like(users) if when is None else when
+        return torch.from_numpy(np.lexsort((mixed(users, items), when, users)))
+
+    @cached_property
+    def place(self) -> Tensor:
+        """Where each interaction of the log stands, [n]."""
+        place = torch.empty_like(self.order)
+        place[self.order] = torch.arange(len(place))
+        return place
+
+    @cached_property
+    def items(self) -> Tensor:
+        """The item at each place, [n]."""
+        return mapped(self.train.items)[self.order]
+
+    @cached_property
+    def times(self) -> Tensor | None:
+        """When each was taken, [n] microseconds, where that is known."""
+        return None if self.train.times is None else mapped(self.train.times)[self.order]
 
     def before(self, rows: Tensor, length: int) -> Past:
         """Return what a model may know at each interaction `rows` [B] of the log, `length` items of it.
 
         With times the items before it, the latest last; without, the user's other items. Never the item itself.
         """
+        if not length:
+            return self._nothing(len(rows))
         at = self.place[rows].unsqueeze(1)
         start = self.indptr[self.owner[self.place[rows]]].unsqueeze(1)
         back = torch.arange(length, 0, -1)
@@ -65,6 +92,8 @@ class Sequences:
 
     def latest(self, users: Tensor, length: int) -> Past:
         """Return the last `length` items of `users` [B]."""
+        if not length:
+            return self._nothing(len(users))
         wanted = self.indptr[users + 1].unsqueeze(1) - torch.arange(length, 0, -1)
         return self._read(wanted, wanted >= self.indptr[users].unsqueeze(1))
 
@@ -88,6 +117,10 @@ class Sequences:
         at = torch.minimum(stop, last) - torch.arange(length, 0, -1)
         taught = (at >= first) & (at + 1 > stop - length)
         return self._read(at, at >= first), torch.where(taught, self.items[(at + 1).clamp(min=0)], -1)
+
+    def _nothing(self, rows: int) -> Past:
+        none = torch.zeros(rows, 0, dtype=torch.int64)
+        return Past(items=none, times=none if self.timed else None)
 
     def _read(self, wanted: Tensor, known: Tensor) -> Past:
         """Return the items at the places `wanted` [B,L], where `known` [B,L]."""
@@ -121,3 +154,10 @@ def cut(past: Past, rows: slice) -> Past:
     """Return some rows of `past`."""
     times, gates = (None if part is None else part[rows] for part in (past.times, past.gates))
     return Past(items=past.items[rows], times=times, gates=gates)
+
+
+def mapped(array: NDArray[Any]) -> Tensor:
+    """Return a tensor over the memory of `array`, which may be a file's: it is there to be read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that writing to it would be undefined
+        return torch.from_numpy(array)

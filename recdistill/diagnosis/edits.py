@@ -18,7 +18,7 @@ from recdistill.models.build import Model
 from recdistill.models.encoders import Group
 from recdistill.models.gates import confidence, gate_gradients, of_first
 from recdistill.topk import blocks
-from recdistill.types import Int, Past
+from recdistill.types import Int, Interactions, Past
 
 ROWS = 256  # users whose gates are differentiated at once
 
@@ -90,10 +90,9 @@ def without(read: Sequences, users: Int, gone: Mask) -> Sequences:
     kept[torch.from_numpy(ends[row] - gone.shape[1] + column)] = False
     owner = read.owner[kept]
     counts = torch.bincount(owner, minlength=len(read.indptr) - 1)
-    return Sequences(
-        indptr=torch.nn.functional.pad(counts.cumsum(0), (1, 0)),
-        items=read.items[kept],
-        place=torch.arange(len(owner)),
-        owner=owner,
-        times=None if read.times is None else read.times[kept],
+    left = Interactions(
+        indptr=np.concatenate([np.zeros(1, np.int64), counts.cumsum(0).numpy()]),
+        items=read.items[kept].numpy(),
+        times=None if read.times is None else read.times[kept].numpy(),
     )
+    return Sequences(left, ordered=True)

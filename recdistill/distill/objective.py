@@ -16,6 +16,8 @@ from recdistill.distill.actor import Actor
 from recdistill.distill.attention import look
 from recdistill.distill.auxiliary import Balance, Exit, Head, adapt
 from recdistill.distill.compare import Seat, align_values, asked_items, list_scores, live
+from recdistill.distill.logsumexp import meetings
+from recdistill.distill.losses import FAR
 from recdistill.distill.schedule import Part, part_at
 from recdistill.distill.subclass import Classes, SubLogits, noise
 from recdistill.distill.targets import Adapted
@@ -163,11 +165,11 @@ class Objective(nn.Module):
         if self.loss == "bpr":
             return task_losses.bpr(positive, negatives)
         if batch.positives.dim() == 2:
-            negatives = negatives.masked_fill(read(batch.past.items, batch.positives, batch.negatives), task_losses.FAR)
+            negatives = negatives.masked_fill(read(batch.past.items, batch.positives, batch.negatives), FAR)
         shared = batch.negatives.dim() == 1
         if shared and len(batch.negatives) == self.num_items:
             return task_losses.full_softmax(positive, negatives)
-        collides = batch.negatives == wanted.unsqueeze(1)
+        collides = meetings(wanted, batch.negatives)
         share = math.log(negatives.shape[1] / self.num_items)
         return task_losses.sampled_softmax(positive, negatives, collides, log_share=share)
 

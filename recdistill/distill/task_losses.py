@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
-from recdistill.distill.losses import FAR
+from recdistill.distill.logsumexp import logsumexp_but
 
 
 def bpr(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -20,20 +20,23 @@ def bpr(positive: Tensor, negatives: Tensor) -> Tensor:
     return -logsigmoid(positive.unsqueeze(1) - negatives).mean(1)
 
 
-def sampled_softmax(positive: Tensor, negatives: Tensor, collides: Tensor, *, log_share: float) -> Tensor:
+def sampled_softmax(
+    positive: Tensor, negatives: Tensor, collides: tuple[Tensor, Tensor], *, log_share: float
+) -> Tensor:
     """Return the cross-entropy of the positive against sampled items, corrected for how they were sampled: [B].
 
-    positive [B], negatives [B,N], collides [B,N] true where a negative is the positive itself. `log_share` is the
-    log of the expected number of times an item is among the negatives (logQ): subtracting it makes the
-    denominator an estimate of the whole catalogue's (Bengio and Senecal, 2008).
+    positive [B], negatives [B,N], collides the rows, which rise, and columns [m] where a negative is the positive
+    itself. `log_share` is the log of the expected number of times an item is among the negatives (logQ): subtracting
+    it makes the denominator an estimate of the whole catalogue's (Bengio and Senecal, 2008).
     """
-    rest = negatives.masked_fill(collides, FAR).logsumexp(1) - log_share
+    rest = logsumexp_but(negatives, *collides) - log_share
     return torch.logaddexp(positive, rest) - positive
 
 
 def full_softmax(positive: Tensor, everything: Tensor) -> Tensor:
     """Return the cross-entropy of the positive [B] against every item of the catalogue [B,I], itself included: [B]."""
-    return everything.logsumexp(1) - positive
+    none = torch.zeros(0, dtype=torch.int64, device=everything.device)
+    return logsumexp_but(everything, none, none) - positive
 
 
 def told(logits: Tensor, targets: Tensor) -> Tensor:

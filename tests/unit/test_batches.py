@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from recdistill.data.batches import Sampler, make_batches, reject
+from recdistill.data.batches import Sampler, make_batches
 from recdistill.data.sequences import Sequences
 from recdistill.errors import DataError
 from recdistill.parts import cut
@@ -159,31 +159,6 @@ def test_own_negatives_are_never_the_users_items():
         one = batch(step)
         most = one.users != 3
         assert not TAKEN[one.users[most, None].numpy(), one.negatives[most].numpy()].any()
-
-
-def test_own_negatives_of_a_user_of_nearly_everything_are_not_its_items_either():
-    keys = torch.from_numpy(np.flatnonzero(TAKEN.reshape(-1)))
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(ITEMS, (4000, 1), generator=generator)
-    found = reject(torch.full((4000,), 3), drawn, keys, ITEMS, generator)
-    assert set(found[:, 0].tolist()) == {7, 20}
-
-
-def test_rejection_leaves_the_rest_uniform():
-    users = torch.full((4000,), 3)
-    keys = torch.from_numpy(np.flatnonzero(TAKEN.reshape(-1)))
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(ITEMS, (4000, 1), generator=generator)
-    found = reject(users, drawn, keys, ITEMS, generator)
-    free = [int((found == item).sum()) for item in (7, 20)]
-    assert sum(free) == 4000
-    assert abs(free[0] - free[1]) < 6 * 63  # six standard deviations of a fair coin
-
-
-def test_a_user_of_the_whole_catalogue_does_not_hang_rejection():
-    keys = torch.arange(4)
-    found = reject(torch.zeros(3, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.int64), keys, 4, torch.Generator())
-    assert found.shape == (3, 2)
 
 
 def test_shared_negatives_are_the_catalogue_when_they_would_exceed_it():

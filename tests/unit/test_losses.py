@@ -235,7 +235,7 @@ def test_bpr_closed_form():
 
 def test_sampled_softmax_over_the_whole_catalogue_is_the_cross_entropy():
     scores, positive = rows(24, 4, 9), torch.tensor([0, 3, 8, 3])
-    collides = torch.arange(9) == positive.unsqueeze(1)
+    collides = (torch.arange(9) == positive.unsqueeze(1)).nonzero(as_tuple=True)
     chosen = scores.gather(1, positive.unsqueeze(1))[:, 0]
     found = task_losses.sampled_softmax(chosen, scores, collides, log_share=0.0)
     torch.testing.assert_close(found, torch.nn.functional.cross_entropy(scores, positive, reduction="none"))
@@ -253,17 +253,19 @@ def test_the_log_share_makes_the_denominator_an_estimate_of_the_whole():
     drawn = torch.randint(40, (20_000, 10), generator=generator)
     share = math.log(10 / 40)
     positive = scores[:1].expand(20_000)
-    found = task_losses.sampled_softmax(positive, scores[drawn], drawn == 0, log_share=share)
+    found = task_losses.sampled_softmax(positive, scores[drawn], (drawn == 0).nonzero(as_tuple=True), log_share=share)
     # exp(loss) is the sampled denominator over exp(s+); its mean is the full one.
     assert found.exp().mean().item() == pytest.approx(float((scores - scores[0]).exp().sum()), rel=0.02)
-    uncorrected = task_losses.sampled_softmax(positive, scores[drawn], drawn == 0, log_share=0.0)
+    uncorrected = task_losses.sampled_softmax(
+        positive, scores[drawn], (drawn == 0).nonzero(as_tuple=True), log_share=0.0
+    )
     assert (uncorrected < found).all()
 
 
 def test_sampled_softmax_with_nothing_but_collisions_is_zero():
     student = torch.tensor([3.0], requires_grad=True)
     found = task_losses.sampled_softmax(
-        student, torch.full((1, 4), 3.0), torch.ones(1, 4, dtype=torch.bool), log_share=-2.0
+        student, torch.full((1, 4), 3.0), torch.ones(1, 4).nonzero(as_tuple=True), log_share=-2.0
     )
     found.sum().backward()
     assert found.item() == 0
