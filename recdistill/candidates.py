@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recdistill.distill.spec import CandidatesSpec
-from recdistill.topk import exact_topk
+from recdistill.topk import top_items
 from recdistill.types import Dataset, Float, Int, Interactions
 
 REST = 0x5DEECE66D  # the stream of the sampled rest, so that it is not that of the candidates
@@ -54,7 +54,7 @@ def chooser(
     def pick(users: Int) -> Chosen:
         parts = [np.broadcast_to(popular, (len(users), len(popular)))]  # what is certain comes before what is drawn
         if spec.ann and vectors is not None:
-            parts.append(exact_topk(*vectors, spec.ann, seen=seen, rows=users).items.numpy())
+            parts.append(top_items(*vectors, spec.ann, seen=seen, rows=users))
         certain = sum(part.shape[1] for part in parts)
         parts.append(uniform(users, spec.uniform, dataset.num_items))
         items = np.concatenate(parts, axis=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from recdistill import ladder
 from recdistill.distill import trajectory
 from recdistill.store import aside
-from recdistill.topk import exact_topk
+from recdistill.topk import exact_topk, top_items
 from recdistill.types import Float, Int, Interactions, Labels
 from recdistill.world import World
 
@@ -186,4 +186,4 @@ def turned(train: Interactions, num_items: int) -> Interactions:
 
 
 def _lists(users: Float, items: Float, depth: int, seen: Interactions) -> NDArray[np.int32]:
-    return exact_topk(users, items, min(depth, len(items)), seen=seen).items.numpy().astype(np.int32)
+    return top_items(users, items, min(depth, len(items)), seen=seen).astype(np.int32)

@@ -112,10 +112,10 @@ def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path
 
 def _first(fitted: Fitted, users: Int, depth: int, width: int, seen: Interactions) -> Int:
     """Return the lists of a student that is the first `width` numbers of another's vectors."""
-    from recdistill.topk import exact_topk
+    from recdistill.topk import top_items
 
     every, items = (np.load(fitted.artifact.path / f"{side}.npy", mmap_mode="r")[:, :width] for side in SIDES)
-    return exact_topk(np.array(every), np.array(items), depth, seen=seen, rows=users).items.numpy()
+    return top_items(np.array(every), np.array(items), depth, seen=seen, rows=users)
 
 
 def _teacher_lists(

@@ -15,7 +15,7 @@ from recdistill.folds import pick
 from recdistill.gains.paired import Real
 from recdistill.gains.refresh import churn
 from recdistill.gains.rotate import continuity
-from recdistill.topk import exact_topk
+from recdistill.topk import top_items
 from recdistill.types import Dataset, Float, Int, Interactions, Vectors
 from recdistill.yesterday import Yesterday
 
@@ -48,7 +48,7 @@ def measured(dataset: Dataset, today: Today, yesterday: Yesterday, k: Sequence[i
         if not now or then is None or not len(users):
             continue
         old = old_lists(then, users, items, max(k), seen)
-        new = [exact_topk(v.users, v.items, max(k), seen=seen, rows=users).items.numpy() for v in now]
+        new = [top_items(v.users, v.items, max(k), seen=seen, rows=users) for v in now]
         rows += [{"model": model, "k": depth, **_spread([churn(old, one, depth) for one in new])} for depth in k]
     told = {"users": len(users), "items": len(items)}
     told |= {"new_users": _since(dataset.train.users(), yesterday.users)}
@@ -63,7 +63,7 @@ def old_lists(then: Vectors, users: Int, items: Int, k: int, seen: Interactions)
     own = np.asarray(seen.items)
     known = pick(seen, place[own] >= 0)
     masked = Interactions(indptr=known.indptr, items=place[np.asarray(known.items)])
-    found = exact_topk(then.users, np.asarray(then.items)[items], k, seen=masked, rows=users).items.numpy()
+    found = top_items(then.users, np.asarray(then.items)[items], k, seen=masked, rows=users)
     return np.where(found >= 0, items[np.maximum(found, 0)], -1) if len(items) else found
 
 

@@ -14,7 +14,7 @@ from recdistill.models.encoders import unit
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.pairs import PairScorer
 from recdistill.models.ranker import Ranker
-from recdistill.topk import TopK, blocks, exact_topk, pairs, select
+from recdistill.topk import TopK, blocks, pairs, select, top_items
 from recdistill.types import Dataset, Float, Int, Interactions, Past, Vectors
 
 USERS_PER_BLOCK = 8192
@@ -153,7 +153,7 @@ def recommend(
         size = dataset.num_items
         return rank(model, users, k, sequences=sequences, history=history, num_items=size, seen=seen).items.numpy()
     found = vectors(model, dataset, sequences, history)
-    return exact_topk(found.users, found.items, k, seen=seen, rows=users).items.numpy()
+    return top_items(found.users, found.items, k, seen=seen, rows=users)
 
 
 def scaled(found: Vectors, temperature: float) -> tuple[Float, Float]:

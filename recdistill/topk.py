@@ -75,6 +75,12 @@ def exact_topk(
     return TopK(scores, columns, residual)
 
 
+def top_items(users: Float, items: Float, k: int, *, seen: Interactions | None = None, rows: Int | None = None) -> Int:
+    """Return the items of `exact_topk` alone, [n,k]: the same in any precision, so in what is quickest here."""
+    quick = "bf16" if getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() else "fp32"
+    return exact_topk(users, items, k, seen=seen, rows=rows, precision=quick).items.numpy()
+
+
 class Rows(NamedTuple):
     """The state of a block of n rows between tiles; no row depends on another."""
 

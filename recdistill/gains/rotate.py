@@ -14,7 +14,7 @@ import numpy as np
 from recdistill.errors import DataError
 from recdistill.gains.paired import Real, moved, paired, same_rows
 from recdistill.gains.refresh import overlap
-from recdistill.topk import exact_topk
+from recdistill.topk import top_items
 from recdistill.types import Float, Int, Interactions, Vectors
 
 STILL = 1e-12  # of the largest singular value: how hard directions that no row has are held where they are
@@ -91,12 +91,12 @@ def continuity(
         raise ValueError(f"a turn of shape {turn.shape} leaves nothing to compare before it")
     cached = np.zeros_like(today.users)
     cached[users[0]] = yesterday.users[users[1]]
-    own = exact_topk(today.users, today.items, k, seen=seen, rows=users[0]).items.numpy()
+    own = top_items(today.users, today.items, k, seen=seen, rows=users[0])
     cosines, overlaps = list[float](), list[float]()
     for now in (today, turned(today, turn)):
         mine = np.concatenate([now.users[users[0]], now.items[items[0]]])
         cosines.append(_cosine(mine, np.concatenate([yesterday.users[users[1]], yesterday.items[items[1]]])))
-        theirs = exact_topk(cached, now.items, k, seen=seen, rows=users[0]).items.numpy()
+        theirs = top_items(cached, now.items, k, seen=seen, rows=users[0])
         overlaps.append(float(overlap(own, theirs, k).mean()) if len(own) else 1.0)
     return Continuity(cosine=(cosines[0], cosines[1]), overlap=(overlaps[0], overlaps[1]), k=k)
 
