@@ -63,43 +63,63 @@ def evaluate(
         if not kept.any():
             continue
         hit = {m: [hits(each[kept], truth, users[kept]) for each in seeds] for m, seeds in lists.items()}
-        for metric in (m for m in metrics if m in METRICS):
-            for depth in k:
-                values = {m: [METRICS[metric](h, count[kept], depth) for h in seeds] for m, seeds in hit.items()}
-                _compare(found, values, {"metric": metric, "k": depth}, name, times, seed)
+        values = {
+            (metric, depth): {m: [METRICS[metric](h, count[kept], depth) for h in seeds] for m, seeds in hit.items()}
+            for metric in metrics
+            if metric in METRICS
+            for depth in k
+        }
+        _compare(found, values, name, times, seed)
     if "coverage" in metrics:
         found["quality"] += [_coverage(model, seeds, dataset, depth) for depth in k for model, seeds in lists.items()]
     if "popularity" in metrics:
-        for model, seeds in lists.items():
-            found["quality"] += [_popularity(model, seeds, dataset, depth, times, seed) for depth in k]
+        counts = np.bincount(dataset.train.items, minlength=dataset.num_items)
+        each = {d: {m: [popularity(one, counts, d) for one in seeds] for m, seeds in lists.items()} for d in k}
+        rows = _rows({("popularity", depth): values for depth, values in each.items()}, "all", times, seed)[0]
+        found["quality"] += sorted(rows, key=lambda row: list(lists).index(row["model"]))
     without = dataset.num_users - int((np.diff(dataset.test.indptr) > 0).sum())
     return {**found, "users": len(users), "users_without_test": without}
 
 
-def _compare(
-    found: Mapping[str, list[dict[str, Any]]],
-    values: Mapping[str, Sequence[Values]],
-    place: Mapping[str, Any],
-    name: str,
-    times: int,
-    seed: int,
-) -> None:
-    """Add the rows of one metric on one slice; `values` holds each model's values a user, [n] for each seed."""
-    means = {m: np.mean(seeds, axis=0) for m, seeds in values.items()}
-    resampled = dict(zip(means, bootstrap(np.stack(list(means.values()), 1), times, seed).T, strict=True))
-    for model, value in means.items():
-        low, high = interval(resampled[model])
-        seeds = [v.mean() for v in values[model]]
-        spread = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
-        row = MetricRow(
-            model=model, slice=name, value=float(value.mean()), low=low, high=high, seed_spread=spread, **place
-        )
-        found["quality"].append(asdict(row))
-    if name == "all" and "scratch" in means and "student" in means:
-        gain = {**place, **difference(means, resampled), "seeds": len(values["student"])}
-        found["student_minus_scratch"].append(gain)
-        if "teacher" in means:
-            found["gap_closed"].append({**place, **gap(means, resampled)})
+Cells = Mapping[tuple[str, int], Mapping[str, Sequence[Values]]]
+"""(metric, k) -> each model's values a user, [n] for each seed."""
+
+
+def _compare(found: Mapping[str, list[dict[str, Any]]], values: Cells, name: str, times: int, seed: int) -> None:
+    """Add the rows of all metrics on the slice `name`."""
+    rows, resampled = _rows(values, name, times, seed)
+    found["quality"].extend(rows)
+    for (metric, k), models in values.items() if name == "all" else ():
+        place, means = {"metric": metric, "k": k}, {m: np.mean(seeds, axis=0) for m, seeds in models.items()}
+        if "scratch" in means and "student" in means:
+            gain = {**place, **difference(means, resampled[metric, k]), "seeds": len(models["student"])}
+            found["student_minus_scratch"].append(gain)
+            if "teacher" in means:
+                found["gap_closed"].append({**place, **gap(means, resampled[metric, k])})
+
+
+def _rows(
+    values: Cells, name: str, times: int, seed: int
+) -> tuple[list[dict[str, Any]], dict[tuple[str, int], dict[str, Values]]]:
+    """Return a row of the report for each model and metric, and their means over resamples, [times] each.
+
+    All are on the same resamples, which are drawn once: to draw them takes longer than to use them.
+    """
+    columns = [np.mean(seeds, axis=0) for models in values.values() for seeds in models.values()]
+    drawn = iter(bootstrap(np.stack(columns, 1), times, seed).T) if columns else iter(())
+    resampled = {place: {model: next(drawn) for model in models} for place, models in values.items()}
+    rows = []
+    for (metric, k), models in values.items():
+        for model, seeds in models.items():
+            low, high = interval(resampled[metric, k][model])
+            means = [v.mean() for v in seeds]
+            spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
+            value = float(np.mean(seeds, axis=0).mean())
+            row = MetricRow(
+                model=model, slice=name, value=value, low=low, high=high, seed_spread=spread, metric=metric, k=k
+            )
+            rows.append(asdict(row))
+    return rows, resampled
 
 
 def difference(means: Mapping[str, Values], resampled: Mapping[str, Values]) -> dict[str, float]:
@@ -136,25 +156,6 @@ def popularity(lists: Int, counts: Int, k: int) -> Values:
     top = lists[:, :k]
     there = top >= 0
     return np.where(there, counts[top], 0).sum(1) / np.maximum(there.sum(1), 1)
-
-
-def _popularity(model: str, seeds: Sequence[Int], dataset: Dataset, k: int, times: int, seed: int) -> dict[str, Any]:
-    counts = np.bincount(dataset.train.items, minlength=dataset.num_items)
-    each = [popularity(lists, counts, k) for lists in seeds]
-    value = np.mean(each, axis=0)
-    low, high = interval(bootstrap(value[:, None], times, seed)[:, 0])
-    spread = float(np.std([v.mean() for v in each], ddof=1)) if len(each) > 1 else None
-    row = MetricRow(
-        model=model,
-        metric="popularity",
-        k=k,
-        slice="all",
-        value=float(value.mean()),
-        low=low,
-        high=high,
-        seed_spread=spread,
-    )
-    return asdict(row)
 
 
 def _slices(dataset: Dataset, wanted: Sequence[str]) -> Iterator[tuple[str, Interactions]]:

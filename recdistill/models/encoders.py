@@ -192,7 +192,7 @@ def pick(rows: Tensor, wanted: Tensor) -> Tensor:
 def single(rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return bags of one row each, an empty bag for -1: the number of bags is fixed, as row-wise sharding needs."""
     known = rows >= 0
-    return rows[known], known.to(rows.dtype)
+    return (rows if known.all() else rows[known]), known.to(rows.dtype)
 
 
 class Encoded(NamedTuple):
