@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from recdistill.data.negatives import Owned, owned, reject
+from recdistill.data.owners import owners_of
 from recdistill.data.sequences import Sequences, cut, joined, mapped
 from recdistill.data.walk import generator_of, walk
 from recdistill.errors import DataError
@@ -88,7 +89,7 @@ class Sampler:
 def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
     """Return the function from a step to this rank's slice of its batch."""
     train = sampler.train
-    positives, owners = mapped(train.items), torch.from_numpy(train.users())
+    positives, owners = mapped(train.items), owners_of(train)
     theirs = owned(train, sampler.num_items) if sampler.own_negatives else None
     nobody = torch.zeros(0, dtype=torch.int64)
     known = nobody if sampler.lessons is None else positives.unique()
@@ -110,7 +111,7 @@ def make_batches(sampler: Sampler, world: World) -> Callable[[int], Batch]:
         rows = take(1, step, sampler.batch, total)
         mine = world.slice(sampler.batch)
         if windows is None:
-            users, positive, count = owners[rows], positives[rows][mine], sampler.batch
+            users, positive, count = owners.of(rows), positives[rows][mine], sampler.batch
             past = sampler.sequences.before(rows[mine], sampler.history)
         else:
             users, stop = windows.owner[rows], windows.moved(rows, shift(step // per_epoch))

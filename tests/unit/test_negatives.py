@@ -1,4 +1,4 @@
-"""Negatives are exact and uniform, and an epoch's order is a permutation whether it is kept or computed."""
+"""Negatives are exact and uniform, and an epoch's order is a permutation, kept or computed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recdistill.data.negatives import owned, reject, settle
+from recdistill.data.owners import owners_of
 from recdistill.data.walk import walk
 from recdistill.types import Interactions
 
@@ -67,3 +68,11 @@ def test_a_computed_walk_has_no_order_left():
     along = torch.corrcoef(torch.stack([order, torch.arange(total).double()]))[0, 1]
     assert abs(following) < 5 / total**0.5
     assert abs(along) < 5 / total**0.5
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from([0, 0, 1, 3, 70, 200]), min_size=1, max_size=30))
+def test_owners_are_those_of_the_column_that_is_not_kept(counts):
+    train = Interactions(indptr=np.concatenate([[0], np.cumsum(counts)]), items=np.zeros(sum(counts), np.int64))
+    rows = torch.randperm(len(train))
+    assert owners_of(train).of(rows).tolist() == train.users()[rows.numpy()].tolist()
