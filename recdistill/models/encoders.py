@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from recdistill.models.inner import SHORTEST, own_scores
 from recdistill.models.tables import TableFactory
 from recdistill.types import Past, Space
 from recdistill.world import processes
 
 MOST_SCORES = 2**26  # of a step's table of everyone's score of everything, 256 MB
-SHORTEST = 1e-9  # a vector that is shorter is divided by this instead
 PICKED = 32  # scores of one product of matrices that take about as long as one of a pair looked up for itself
 
 
@@ -241,22 +241,23 @@ def encode(
         shared = model.tower(identity, pooled)
     else:
         shared, found = model.trunk(users, past, wanted)
-    left, right = unit(model.head(shared), model.space), unit(found, model.space)
+    left = unit(model.head(shared), model.space)
     queries = left[:rows] / model.temperature
     if whole:
+        right = unit(found, model.space)
         scores = _picked(queries @ right.T, everything, groups)
         compared, raw = [pick(right, items) for items in others], [pick(found, items) for items in plain]
         return Encoded(scores, shared, left, found, compared, raw, pooled, [slice(None)])
     sizes, own = [len(items) for items in asked], len(asked) - len(plain)
-    parts = right.split(sizes)
+    parts = found.split(sizes)
     scores = []
     for group, part in zip(groups, parts, strict=False):
         if group.items.dim() == 1:
-            scores.append(queries[group.rows] @ part.T)
+            scores.append(queries[group.rows] @ unit(part, model.space).T)
         else:
             each = part.view(*group.items.shape, -1)
-            scores.append((each * queries[group.rows].unsqueeze(1)).sum(2))
-    compared, raw = list(parts[len(groups) : own]), list(found.split(sizes)[own:])
+            scores.append(own_scores(queries[group.rows], each, cosine=model.space == "cosine"))
+    compared, raw = [unit(part, model.space) for part in parts[len(groups) : own]], list(parts[own:])
     ends, same = list(accumulate(sizes)), [*(g.items.dim() == 1 for g in groups), *alike]
     common = [slice(end - size, end) for end, size, one in zip(ends, sizes, same, strict=False) if one]
     return Encoded(scores, shared, left, found, compared, raw, pooled, common)
