@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 FBGEMM_cpu := ./shims/fbgemm-gpu
 FBGEMM_cuda :=
 
-.PHONY: help setup quickstart test test-parts test-whole lint
+.PHONY: help setup quickstart test test-parts test-whole lint bench
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make quickstart  synthetic data, a teacher, a student, a report: configs/quickstart.yaml"
 	@echo "make test        the tests"
 	@echo "make lint        ruff and pyrefly"
+	@echo "make bench       ours against peers and limits: DATA=data/gowalla, BENCH_ARGS='--quick --only g1,g4'"
 
 setup: $(STAMP)
 	@$(BIN)/recdistill doctor
@@ -59,3 +60,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
+
+# Nothing here is a test: a table of ratios, in runs/bench. Peers go into environments of their own, under .bench.
+bench: $(STAMP)
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/bench.py $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
