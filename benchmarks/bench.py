@@ -30,6 +30,9 @@ from benchmarks.timing import machine, write  # noqa: E402
 PARTS = {  # module of benchmarks -> the goals it has rows of
     "training": "g1 g2",
     "ranking": "g4",
+    "labelling": "g5 g6",
+    "epochs": "g3",
+    "indexes": "g8 g9",
     "startup": "g10",
     "threads": "g12",
 }

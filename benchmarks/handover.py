@@ -15,6 +15,8 @@ def write_log(out: Path, folder: Path | None, *, share: int = 1) -> Path:
 
     `folder` has train.parquet and test.parquet (user_id, item_id). Of the test part, every `share`-th user is kept.
     """
+    if folder is None:
+        print("no log given (DATA=folder): one is made up, of Gowalla's shape", file=sys.stderr)
     train, test = made_up() if folder is None else read(folder)
     users, items = int(max(train[:, 0].max(), test[:, 0].max())) + 1, int(max(train[:, 1].max(), test[:, 1].max())) + 1
     test = test[test[:, 0] % share == 0]
@@ -32,14 +34,13 @@ def read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return distinct(ranks[:cut]), distinct(ranks[cut:])
 
 
-def made_up() -> tuple[np.ndarray, np.ndarray]:
-    """Return a log of Gowalla's shape, items as popular as 1 / rank: for speeds alone."""
-    print("no log given (DATA=folder): one is made up, of Gowalla's shape", file=sys.stderr)
+def made_up(users: int = USERS, items: int = ITEMS, mean: int = 28) -> tuple[np.ndarray, np.ndarray]:
+    """Return a log, of Gowalla's shape by default, items as popular as 1 / rank: for speeds alone."""
     rng = np.random.default_rng(0)
-    counts = np.minimum(8 + rng.geometric(1 / 20, USERS), 800)
-    chance = 1 / (10 + np.arange(ITEMS))
-    items = rng.choice(ITEMS, counts.sum(), p=chance / chance.sum())
-    rows = distinct(np.stack([np.repeat(np.arange(USERS), counts), rng.permutation(ITEMS)[items]], axis=1))
+    counts = np.minimum(8 + rng.geometric(1 / (mean - 8), users), 800)
+    chance = 1 / (10 + np.arange(items))
+    drawn = rng.choice(items, counts.sum(), p=chance / chance.sum())
+    rows = distinct(np.stack([np.repeat(np.arange(users), counts), rng.permutation(items)[drawn]], axis=1))
     test = rng.random(len(rows)) < 0.2
     return rows[~test], rows[test]
 

@@ -52,12 +52,12 @@ class Setting:
 
     @cached_property
     def vectors(self) -> str:
-        """Return the file of vectors, [U,64] and [I,64], that an epoch or two of training gave."""
+        """Return the file of vectors, [U,64] and [I,64], that a few epochs of training gave."""
         out = self.folder / "vectors.npz"
         with self.crew("vectors") as made:
             made.add("vectors", OURS, "train", data=self.log, steps=None, **VECTORS)
             worker = made.need("vectors")
-            for _ in range(1 if self.quick else 2):
+            for _ in range(1 if self.quick else 4):
                 worker()
             worker.ask(do="save", path=str(out))
         return str(out)

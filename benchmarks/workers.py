@@ -20,6 +20,12 @@ PEERS = Path(__file__).resolve().parent / "peers"
 THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "NUMBA", "RAYON", "VECLIB_MAXIMUM")
 
 
+def pinned(threads: int) -> dict[str, str]:
+    """Return the environment of a process whose libraries compute with so many threads."""
+    found = {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in THREADS}}
+    return found | {"POLARS_MAX_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+
+
 class PeerError(Exception):
     """A peer could not do what it was asked; the text is the last line of what it said."""
 
@@ -28,8 +34,6 @@ class Worker:
     """A process that does a round of its work for each call; seconds of a round are those of one unit of work."""
 
     def __init__(self, python: Path, script: str, log: Path, threads: int = 1) -> None:
-        environment = {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in THREADS}}
-        environment |= {"POLARS_MAX_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
         log.parent.mkdir(parents=True, exist_ok=True)
         self.log, self.about = log, dict[str, Any]()
         with log.open("w", encoding="utf-8") as errors:
@@ -38,7 +42,7 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=environment,
+                env=pinned(threads),
                 cwd=log.parent,  # some leave things where they run
                 text=True,
             )
