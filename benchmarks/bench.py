@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -35,8 +37,14 @@ PARTS = {  # module of benchmarks -> the goals it has rows of
     "indexes": "g8 g9",
     "startup": "g10",
     "threads": "g12",
+    "quality": "g0",
 }
 LONG = ("quality",)
+VERSION = re.compile(r"\d+\.\d+\.\d")
+if "def rows(" in (
+    ingest.read_text(encoding="utf-8") if (ingest := ROOT / "benchmarks" / "ingest.py").is_file() else ""
+):
+    PARTS["ingest"] = "g7"
 
 
 def main() -> None:
@@ -47,19 +55,14 @@ def main() -> None:
     parser.add_argument("--environments", type=Path, default=ROOT / ".bench", help="where the peers are installed")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "bench", help="for bench.json and bench.md")
     args = parser.parse_args()
-    here, began = machine(1), time.time()
+    here, seconds = machine(1), dict[str, float]()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         setting = Setting(args.data, Path(folder), args.environments, args.quick)
-        rows = [row for part in chosen(args.only) for row in measured(part, setting)]
+        rows = [row for part in chosen(args.only) for row in measured(part, setting, seconds)]
     table = markdown(rows)
-    print(f"{here['cpu']}, {here['cores']} cores, load before {here['load'][1]:.1f}, torch {here['torch']}\n\n{table}")
-    result = {
-        "machine": here,
-        "quick": args.quick,
-        "data": str(args.data),
-        "seconds": time.time() - began,
-        "rows": rows,
-    }
+    print(f"{here['cpu']}, {here['cores']} cores, load before {here['load'][1]:.1f}, torch {here['torch']}", end="; ")
+    print(f"{sum(seconds.values()) / 60:.0f} minutes\n{versions(rows)}\n\n{table}")
+    result = {"machine": here, "quick": args.quick, "data": str(args.data), "seconds": seconds, "rows": rows}
     write(args.out / "bench.json", result)
     (args.out / "bench.md").write_text(table + "\n", encoding="utf-8")
 
@@ -76,15 +79,26 @@ def chosen(only: str) -> list[str]:
     return [part for part, goals in PARTS.items() if {part, *goals.split()} & set(wanted)]
 
 
-def measured(part: str, setting: Setting) -> list[Row]:
+def measured(part: str, setting: Setting, seconds: dict[str, float]) -> list[Row]:
     """Return the rows of a part; one that fails has a row that says so, and the others go on."""
+    began = time.perf_counter()
     try:
         rows = importlib.import_module(f"benchmarks.{part}").rows(setting)
     except Exception as error:  # whatever went wrong in a part is no reason to lose the others
+        traceback.print_exc()
         said = f"{type(error).__name__}: {error}".strip().splitlines()
-        rows = [missing(PARTS[part].upper(), part, "", f"failed: {said[-1] if said else ''}")]
+        rows = [missing(PARTS[part].upper(), part, "", f"failed: {said[-1]}")]
+    seconds[part] = time.perf_counter() - began
     print(markdown(rows), file=sys.stderr, flush=True)
     return rows
+
+
+def versions(rows: list[Row]) -> str:
+    """Return what the peers said they are."""
+    told = {
+        f"{name} {value}" for row in rows for name, value in row.get("about", {}).items() if VERSION.match(str(value))
+    }
+    return "peers: " + ", ".join(sorted(told))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from recdistill.types import Interactions
 
 USERS, ITEMS = 29_858, 40_981  # of a log that is made up where none is given: Gowalla's shape
 
@@ -47,3 +51,11 @@ def made_up(users: int = USERS, items: int = ITEMS, mean: int = 28) -> tuple[np.
 
 def distinct(rows: np.ndarray) -> np.ndarray:
     return np.unique(rows, axis=0)
+
+
+def interactions(rows: np.ndarray, users: int) -> Interactions:
+    """Return (user, item) rows, sorted by user, as the package holds them."""
+    from recdistill.types import Interactions
+
+    counts = np.bincount(rows[:, 0], minlength=users)
+    return Interactions(indptr=np.concatenate([[0], counts.cumsum()]), items=np.ascontiguousarray(rows[:, 1]))

@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +70,17 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        if self.process.stdin is not None:
+        """End the process: it ends with its input."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with suppress(BrokenPipeError):
             self.process.stdin.close()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        self.process.stdout.close()
 
     def _last_words(self) -> str:
         said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()

@@ -18,6 +18,7 @@ def opened(asked):
     """Return the log as a Dataset, in a world of one with the threads that were asked for."""
     import polars as pl
 
+    from benchmarks.handover import interactions
     from recdistill.types import Dataset
     from recdistill.world import world
 
@@ -30,13 +31,6 @@ def opened(asked):
     return Dataset(valid=nothing, **parts, **ids), joined
 
 
-def interactions(rows, users):
-    from recdistill.types import Interactions
-
-    counts = np.bincount(rows[:, 0], minlength=users)
-    return Interactions(indptr=np.concatenate([[0], counts.cumsum()]), items=np.ascontiguousarray(rows[:, 1]))
-
-
 def versions():
     import recdistill
 
@@ -46,10 +40,14 @@ def versions():
 def train(asked):
     """A student's training, `model` and `train` as a configuration has them; a round is `steps` of it, or an epoch."""
     import torch
+    from pydantic import TypeAdapter
 
     from benchmarks.methods import Stepped
-    from recdistill.fit import fit
-    from recdistill.models.spec import MFSpec, TrainSpec
+    from recdistill.data.sequences import Sequences
+    from recdistill.fit import fit, load
+    from recdistill.models.build import history_length
+    from recdistill.models.spec import Encoder, TrainSpec
+    from recdistill.scoring import vectors
 
     data, joined = opened(asked)
     steps = asked["steps"] or max(1, len(data.train) // asked["train"]["batch"])
@@ -57,7 +55,7 @@ def train(asked):
     out = Path(tempfile.mkdtemp(prefix="ours-"))
     epochs = asked["train"].get("epochs", NEVER // 1000)
     settings = TrainSpec(**{"patience": 0, **asked["train"], "epochs": epochs, "evaluate_every": 1 if kept else epochs})
-    spec = MFSpec(dim=asked["dim"], **asked.get("model", {}))
+    spec = TypeAdapter(Encoder).validate_python({"kind": "mf", "dim": asked["dim"], **asked.get("model", {})})
 
     def run(log):
         fit(data, spec, settings, out, name="timed", world=joined, log=log, checkpoint_every=NEVER, keep=kept)
@@ -70,14 +68,9 @@ def train(asked):
         return steps * settings.batch
 
     def save(path):
-        from safetensors.numpy import load_file
-
         newest = max(out.glob("weights-*.safetensors"), key=lambda file: int(file.stem.partition("-")[2]))
-        left = load_file(newest)
-        users, items = left["user.weight"], left["item.weight"]
-        if spec.space == "cosine":
-            users, items = (x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-9) for x in (users, items))
-        np.savez(path, users=users, items=items)
+        found = vectors(load(spec, data, out, newest.name), data, Sequences.of(data.train), history_length(spec))
+        np.savez(path, users=found.users, items=found.items)
 
     return Job(work, save, **versions())
 
