@@ -1,7 +1,7 @@
 """Ours and each peer or limit on the same work: the table of ratios behind the goals of speed.
 
     python benchmarks/bench.py --data data/gowalla          all of it, 20 to 25 minutes on two quiet cores
-    python benchmarks/bench.py --quick                      a log that is made up, fewer rounds, less work
+    python benchmarks/bench.py --quick                      a log that is made up, less of everything: 5 minutes
     python benchmarks/bench.py --only training,ranking      these parts, or goals: g1,g4
     python benchmarks/bench.py --only quality               time to a given NDCG@20: far longer, so never by default
 

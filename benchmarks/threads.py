@@ -28,6 +28,8 @@ def rows(setting: Setting) -> list[Row]:
         "evaluation": ("evaluate", {"data": log, "vectors": setting.vectors}),
         "labels, 256-d, bf16": ("label", {"data": log, "vectors": _wide(setting), "users": setting.share(8192)}),
     }
+    if setting.quick:
+        del works["training, softmax"]
     found = []
     for what, (task, asked) in works.items():
         with setting.crew(f"threads {what}") as crew:

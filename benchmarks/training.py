@@ -27,9 +27,10 @@ PEERS = {  # who our training is compared with -> goal, must, aim
 
 def rows(setting: Setting) -> list[Row]:
     found = []
-    for batch in BATCHES:
+    batches = BATCHES[-1:] if setting.quick else BATCHES
+    for batch in batches:
         with setting.crew(f"training {batch}") as crew:
-            _hire(crew, setting, batch)
+            _hire(crew, setting, batch, alone=batch == batches[0])
             crew.need("ours")
             found += _measured(crew, setting, batch)
     return found
@@ -40,7 +41,8 @@ def settings(batch: int) -> dict[str, object]:
     return {"batch": batch, "loss": "bpr", "negatives": 1, "lr": 0.05}
 
 
-def _hire(crew: Crew, setting: Setting, batch: int) -> None:
+def _hire(crew: Crew, setting: Setting, batch: int, *, alone: bool) -> None:
+    """Start the peers; those that have no batches stand `alone` beside one of ours."""
     steps = max(SLOW, setting.share(POSITIVES) // batch)
     asked = {"data": setting.log, "dim": DIM, "batch": batch}
     few = steps // SLOW
@@ -51,11 +53,11 @@ def _hire(crew: Crew, setting: Setting, batch: int) -> None:
     crew.add("torch, sparse Adagrad", "plain_torch.py", "train", optimizer="sparse adagrad", steps=steps, **asked)
     crew.add(GIVEN, "bare_torchrec.py", "train", given=True, steps=steps, **asked)
     crew.add(DRAWS, "bare_torchrec.py", "train", given=False, steps=steps, **asked)
-    if batch == BATCHES[0]:  # these three have no batches
-        alone = {"data": setting.log, "dim": DIM}
-        crew.add("implicit BPR", "with_implicit.py", "bpr", python=setting.python("implicit"), epochs=2, **alone)
+    if alone:
+        log = {"data": setting.log, "dim": DIM}
+        crew.add("implicit BPR", "with_implicit.py", "bpr", python=setting.python("implicit"), epochs=2, **log)
         for name in ("lightfm", "lightfm-next"):
-            crew.add(f"{name} BPR", "with_lightfm.py", "bpr", python=setting.python(name), epochs=1, **alone)
+            crew.add(f"{name} BPR", "with_lightfm.py", "bpr", python=setting.python(name), epochs=1, **log)
 
 
 def _measured(crew: Crew, setting: Setting, batch: int) -> list[Row]:
