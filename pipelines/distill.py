@@ -12,13 +12,15 @@ from pipelines.release import Everything, release
 from pipelines.rounds import Source, learn
 from pipelines.teach import teach, told
 from pipelines.yesterday import remembered
-from recdistill import stages, yesterday_stages
+from recdistill import __version__, stages, yesterday_stages
+from recdistill.agree import agree
 from recdistill.config import Config
 from recdistill.deferral import defer
 from recdistill.errors import ConfigError, RecdistillError, StageError
 from recdistill.measure import Judged
 from recdistill.models.spec import Fitted
 from recdistill.results import Release
+from recdistill.spec import fingerprint
 from recdistill.spoil import Spoil
 from recdistill.stages import Run
 from recdistill.types import Artifact
@@ -140,6 +142,7 @@ def distill(config: Config, run: Run, *, until: str | None = None, command: str 
     _known(until)
     if run.world.size > 1:
         _divides(config, run.world.size)
+        agree(run.store, run.world, _meant(config))
     made: list[Made] = []
     everything = None
     steps = path(config, run)
@@ -204,6 +207,12 @@ def _known(until: str | None) -> None:
         near = get_close_matches(until, NAMES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(f"no stage {until!r}", where="--until", fix=f"{hint}the stages are {', '.join(NAMES)}")
+
+
+def _meant(config: Config) -> str:
+    """Return what names a run on all machines alike, wherever each of them has its store."""
+    same = config.model_dump(mode="json", exclude={"exec": {"store", "mlflow", "threads"}})
+    return fingerprint("run", 0, same, {"version": __version__})
 
 
 def _divides(config: Config, size: int) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ LONG = timedelta(days=7)  # how long ranks wait for rank 0's stages; torchrun en
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT, LARGEST_KEPT = 2**30, 2**25  # bytes kept at the heap's end, and of one block: the most that glibc takes
 HUNG = timedelta(minutes=10)  # a collective that takes longer has lost a peer
+ASK = timedelta(minutes=1)  # how often a rank that waits asks whether the store is still there
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class World:
     device: str = "cpu"
     store: Any = None  # the key-value store all ranks share; None in a world of one
     turn: Iterator[int] = field(default_factory=count)
+    local_size: int = 1  # how many of them are on this machine
 
     def share(self, work: Callable[[], T]) -> T:
         """Run `work` on rank 0 and return its JSON-able result on every rank; its error is raised on every rank."""
@@ -48,7 +52,7 @@ class World:
                 raise
             self.store.set(key, json.dumps({"value": value}))
             return value
-        self.store.wait([key], LONG)
+        self._await(key)
         answer = json.loads(self.store.get(key))
         if "error" in answer:
             kind = getattr(errors, answer["error"], StageError)
@@ -60,6 +64,27 @@ class World:
         kept: list[T] = []
         self.share(lambda: kept.append(work()))
         return kept[0] if kept else None
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the JSON-able `value` of every rank, in their order, on every rank; collective."""
+        if self.size == 1:
+            return [value]
+        turn = next(self.turn)
+        keys = [f"gather/{turn}/{rank}" for rank in range(self.size)]
+        self.store.set(keys[self.rank], json.dumps(value))
+        self.store.wait(keys, HUNG)
+        return [json.loads(self.store.get(key)) for key in keys]
+
+    def _await(self, key: str) -> None:
+        """Wait for `key`, asking again and again: one long silence would never notice that a machine has vanished."""
+        import torch.distributed as dist
+
+        end = time.monotonic() + LONG.total_seconds()
+        while time.monotonic() < end:
+            with suppress(dist.DistStoreError):  # it is not there yet; a store that is gone is another error
+                self.store.wait([key], ASK)
+                return
+        raise StageError("rank 0 has said nothing for a week", where=f"rank {self.rank}", fix="run it again")
 
     def barrier(self) -> None:
         """Wait for every rank."""
@@ -85,7 +110,9 @@ def processes() -> int:
 def world(*, device: str = "auto", threads: int | None = None) -> Iterator[World]:
     """Join the processes that torchrun started, or make a world of one; leave it when the block ends.
 
-    `threads` is how many CPU threads torch uses in this process; None leaves it alone.
+    What torchrun tells its processes (RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT) other
+    launchers may tell too. An engine that has joined them already, such as Ray Train, is left to part them. `threads`
+    is how many CPU threads torch uses in this process; None leaves it alone.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     _keep_memory()
@@ -93,25 +120,32 @@ def world(*, device: str = "auto", threads: int | None = None) -> Iterator[World
         import torch
 
         torch.set_num_threads(threads)
-    if size == 1:
-        try:
-            yield World(device=_device(device, 0))
-        finally:
+    given, local = _joined(), int(os.environ.get("LOCAL_RANK", "0"))
+    try:
+        if size == 1:
+            yield World(device=_device(device, local))
+        else:
+            yield _join(rank, size, _device(device, local), given=given)
+            import torch.distributed as dist
+
+            dist.barrier()
+    finally:
+        if not given:
             _leave()
-        return
+
+
+def _join(rank: int, size: int, place: str, *, given: bool) -> World:
     import torch.distributed as dist
 
-    place = _device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    # The store is torchrun's, or the engine's; where there is neither, rank 0 keeps it.
+    keeps = rank == 0 and not given and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    tcp = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=keeps)
     # A restarted attempt must not read the addresses its predecessor left, so each has a prefix of its own.
-    tcp = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=False)
     store = dist.PrefixStore(f"recdistill/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", tcp)
-    dist.init_process_group(backend(place), store=store, rank=rank, world_size=size, timeout=HUNG)
-    joined = World(rank=rank, size=size, device=place, store=dist.PrefixStore("share", store))
-    try:
-        yield joined
-        dist.barrier()
-    finally:
-        _leave()
+    if not given:
+        dist.init_process_group(backend(place), store=store, rank=rank, world_size=size, timeout=HUNG)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
+    return World(rank=rank, size=size, device=place, store=dist.PrefixStore("share", store), local_size=here)
 
 
 def _keep_memory() -> None:
@@ -144,11 +178,16 @@ def _device(wanted: str, local_rank: int) -> str:
     return "cpu"
 
 
-def _leave() -> None:
-    import sys
+def _joined() -> bool:
+    if "torch" not in sys.modules:
+        return False
+    import torch.distributed as dist
 
-    if "torch" in sys.modules:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _leave() -> None:
+    if _joined():
         import torch.distributed as dist
 
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        dist.destroy_process_group()
