@@ -9,13 +9,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 FBGEMM_cpu := ./shims/fbgemm-gpu
 FBGEMM_cuda :=
 
-.PHONY: help setup quickstart test test-parts test-whole lint bench
+.PHONY: help setup quickstart test test-parts test-whole test-ray lint bench
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup       install into $(VENV) (PYTHON=python3.12 or VARIANT=cpu to choose)"
 	@echo "make quickstart  synthetic data, a teacher, a student, a report: configs/quickstart.yaml"
 	@echo "make test        the tests"
+	@echo "make test-ray    installs Ray too, and tests a run on a Ray cluster of two nodes"
 	@echo "make lint        ruff and pyrefly"
 	@echo "make bench       ours against peers and limits: DATA=data/gowalla, BENCH_ARGS='--quick --only g1,g4'"
 
@@ -55,6 +56,11 @@ test-parts: $(STAMP)
 
 test-whole: $(STAMP)
 	$(BIN)/python -m pytest -q tests/integration $(LONG)
+
+# Apart from the others: Ray is 240 MB, and its processes want more time on two cores than all that they run.
+test-ray: $(STAMP)
+	$(PIP) install --quiet --constraint requirements/$(VARIANT).txt --editable '.[dev,ray]'
+	$(BIN)/python -m pytest -q tests/integration/test_ray.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Group
 
-from pipelines import artifacts, commands, diagnose, labels, methods, models, tools
+from pipelines import artifacts, commands, diagnose, labels, methods, models, on_ray, tools
 from pipelines.console import complain, only_results
 from recdistill import __version__
 from recdistill.errors import ConfigError
@@ -27,6 +27,7 @@ GROUPS: dict[str, dict[str, Callable[..., int]]] = {
         "plan": commands.plan,
         "run": commands.run,
         "label": labels.label,
+        "ray": on_ray.on_ray,
         "diagnose": diagnose.diagnose,
     },
     "Methods": {"methods": methods.methods, "sweep": methods.sweep},
