@@ -9,6 +9,7 @@ from recdistill import (
     checks_defer,
     checks_gates,
     checks_subclass,
+    checks_tables,
     checks_taught,
     checks_teacher,
     checks_terms,
@@ -16,7 +17,7 @@ from recdistill import (
     checks_yesterday,
 )
 from recdistill.errors import ConfigError
-from recdistill.yamlfile import KeyPath, dotted
+from recdistill.yamlfile import KeyPath
 
 if TYPE_CHECKING:
     from recdistill.config import Config
@@ -172,21 +173,6 @@ def sequences_timed(config: Config) -> Iterator[Finding]:
             yield (*at, "model", "kind"), "a sequence needs times: name their column in log.time, or use another model"
 
 
-def tables_keep_meaning(config: Config) -> Iterator[Finding]:
-    """Where a table lies must not change what is learned, and row-wise Adagrad keeps one sum for a whole row."""
-    layout = config.exec.tables
-    for at, _, train in _trained(config):
-        if train.optimizer == "adam" and layout not in ("auto", "data_parallel"):
-            named = dotted((*at, "train", "optimizer"))
-            yield ("exec", "tables"), f"{layout} has no {named} adam, which is of whole tables: use data_parallel"
-    if layout not in ("column_wise", "data_parallel"):
-        return
-    for at, _, train in _trained(config):
-        if train.optimizer == "rowwise_adagrad":
-            named = dotted((*at, "train", "optimizer"))
-            yield ("exec", "tables"), f"{layout} is another algorithm with {named} rowwise_adagrad: use adagrad or sgd"
-
-
 def dense_part_there(config: Config) -> Iterator[Finding]:
     """`dense_lr` and `compute` are of what is not a table, which not every model has."""
     for at, model, train in _trained(config):
@@ -226,6 +212,6 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     heads_divide,
     ranker_told,
     sequences_timed,
-    tables_keep_meaning,
+    *checks_tables.CHECKS,
     dense_part_there,
 )

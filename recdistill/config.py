@@ -18,8 +18,10 @@ from recdistill.distill.spec import LabelsSpec, TermSpec
 from recdistill.errors import ConfigError, Problem
 from recdistill.explain import validate
 from recdistill.methods import find, read_method
+from recdistill.models.placement import Placement
 from recdistill.models.recipe import TeacherSpec
 from recdistill.models.spec import StudentSpec
+from recdistill.placing_spec import CacheSpec, TablesSpec, TopologySpec
 from recdistill.registry import RegistrySpec
 from recdistill.report import ReportSpec
 from recdistill.spec import Spec
@@ -33,14 +35,23 @@ class ExecSpec(Spec):
     store: str = "runs/store"
     """Directory that holds every stage's artifacts."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    tables: Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel"] = "auto"
-    """How embedding tables are laid over the ranks."""
+    tables: TablesSpec = "auto"
+    """How embedding tables are laid over the ranks: a word for all, or one for each of `user` and `item`."""
+    topology: TopologySpec = TopologySpec()
+    """The memory that tables may be laid in; what is left out is measured."""
+    cache: CacheSpec | None = None
+    """Keep tables in the host's memory, and this of them on the GPU; left out, the planner decides."""
     threads: PositiveInt | None = None
     """CPU threads torch uses in each process; left out, torch decides."""
     mlflow: str | None = None
     """Tracking and registry URI; left out, an SQLite file beside the store."""
     checkpoint_every: PositiveInt = 500
     """Steps between two checkpoints of a model in training."""
+
+    def placement(self, batch: int) -> Placement:
+        """Return what the planner of a training with such batches is told."""
+        share = None if self.cache is None else self.cache.load_factor
+        return Placement(self.tables, hbm=self.topology.hbm, ddr=self.topology.ddr, cache=share, batch=batch)
 
     @property
     def tracking_uri(self) -> str:

@@ -31,7 +31,8 @@ from recdistill.metrics import hits, ndcg, relevant
 from recdistill.models.build import Model, ModelSpec, build, history_length, widths
 from recdistill.models.ranker import Ranker
 from recdistill.models.spec import MFSpec, RankerSpec, SequenceSpec, TrainSpec
-from recdistill.models.tables import Distributed, Layout, PlainTable, Rows, Table, distribute
+from recdistill.models.tables import Distributed, PlainTable, Rows, Table, distribute
+from recdistill.placing import Where, told
 from recdistill.scoring import recommend, scaled, vectors
 from recdistill.settle import settler
 from recdistill.start import principal
@@ -58,7 +59,7 @@ def fit(
     name: str,
     world: World,
     log: Log,
-    layout: Layout = "auto",
+    layout: Where = "auto",
     checkpoint_every: int = 500,
     teaching: Teaching | None = None,
     keep: bool = False,
@@ -83,7 +84,7 @@ def fit(
 
     lessons = _lessons(teaching, dataset, spec, settings, sampler, out, world, ask)
     sampler = _taught(sampler, lessons, settings, world)
-    model = _distributed(dataset, spec, settings, lessons, teaching, world, layout, after)
+    model = told(_distributed(dataset, spec, settings, lessons, teaching, world, layout, after), out, name, world, log)
     judge = partial(validate, plain, dataset, sequences=sequences, history=history_length(spec))
     at, clock = resume(out, model, world, after), Stopwatch()
     prune = None if lessons is None or lessons.guide is None else lessons.guide.prune
@@ -142,7 +143,7 @@ def _distributed(
     lessons: Lessons | None,
     teaching: Teaching | None,
     world: World,
-    layout: Layout,
+    layout: Where,
     after: Path | None,
 ) -> Distributed:
     model, partner = build(spec, dataset, Table, seed=settings.seed), None

@@ -160,7 +160,8 @@ def fit(
             teaching = teaching_of(student, terms, taught, None if day is None else open_yesterday(day.path))
         dataset = lacking(data.read(), Fold(*fold)) if fold else data.read()
         goes = {"after": None if after is None else after.path, "part": part, "keep": keep}
-        runs = {"world": run.world, "log": run.log, "layout": how.tables, "checkpoint_every": how.checkpoint_every}
+        place, every = how.placement(train.batch), how.checkpoint_every
+        runs = {"world": run.world, "log": run.log, "layout": place, "checkpoint_every": every}
         return fit_model(dataset, model, train, out, name=name, teaching=teaching, **goes, **runs)
 
     return run.build(Step("fit", 1, config, inputs, resumes=True, collective=True), work)

@@ -1,6 +1,7 @@
 """One process or many, behind one value: `World`; nothing else reads torchrun's variables or calls a collective.
 
-`torchrec` is imported here and in `models/tables.py` only, and inside functions, so that data stages run without it.
+`torchrec` is imported here and in `models/tables.py` and its neighbours only, and inside functions, so that data stages
+run without it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class World:
     device: str = "cpu"
     store: Any = None  # the key-value store all ranks share; None in a world of one
     turn: Iterator[int] = field(default_factory=count)
-    local_size: int = 1  # how many of them are on this machine
+    local: int | None = None  # ranks of one host; all of them if None
 
     def share(self, work: Callable[[], T]) -> T:
         """Run `work` on rank 0 and return its JSON-able result on every rank; its error is raised on every rank."""
@@ -144,8 +145,8 @@ def _join(rank: int, size: int, place: str, *, given: bool) -> World:
     store = dist.PrefixStore(f"recdistill/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", tcp)
     if not given:
         dist.init_process_group(backend(place), store=store, rank=rank, world_size=size, timeout=HUNG)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", str(size)))
-    return World(rank=rank, size=size, device=place, store=dist.PrefixStore("share", store), local_size=here)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+    return World(rank=rank, size=size, device=place, store=dist.PrefixStore("share", store), local=local)
 
 
 def _keep_memory() -> None:

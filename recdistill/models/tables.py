@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from recdistill.models.gradients import scaled_gradient, windowed
+from recdistill.models.placement import Layout, Placement
+from recdistill.models.plan import plan_tables
+from recdistill.models.sharding import Optimizer, fuse, sharder, sharding_plan
 from recdistill.world import World, backend
 
-Optimizer = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
-Layout = Literal["auto", "table_wise", "row_wise", "column_wise", "data_parallel"]
 INIT_BLOCK = 65_536  # rows that share a generator: any shard can make just the blocks it holds
 Rows = Callable[[int, int], Tensor]
 """The rows [start, stop) that a table begins with, in its first dimensions: [n, at most D]."""
@@ -79,6 +80,7 @@ class Distributed:
     optimizer: Any  # torchrec's CombinedOptimizer: tables fused in backward, the rest Adam
 
     rates: tuple[float, ...]  # the learning rate of each of its groups of parameters, as the run begins
+    plan: Mapping[str, Any]  # where the tables lie, as `plan_tables` gives it
     decay: float = 0.0  # share of every row of a table that a step takes away at the full rate
 
     def set_rate(self, factor: float) -> None:
@@ -123,7 +125,7 @@ def distribute(
     module: nn.Module,
     world: World,
     *,
-    layout: Layout,
+    layout: Layout | Placement = "auto",
     optimizer: Optimizer,
     lr: float,
     dense_lr: float,
@@ -138,29 +140,21 @@ def distribute(
     run the same lines: a world of one is a process group of one. The initial rows depend on the seed and their number
     alone, so that every layout and world size starts from the same model.
     """
-    import torchrec
-    from torch.distributed.optim import _apply_optimizer_in_backward as apply_in_backward
     from torchrec.distributed.model_parallel import DistributedModelParallel
-    from torchrec.distributed.types import ShardingPlan
     from torchrec.optim.keyed import CombinedOptimizer, KeyedOptimizerWrapper
     from torchrec.optim.optimizers import in_backward_optimizer_filter
 
     _join_alone(world.device)
     device = torch.device(world.device)
-    wanted = _layout(optimizer, world) if layout == "auto" else layout
-    tables = {name: child for name, child in module.named_modules() if isinstance(child, Table)}
-    sharder = _sharder()
-    fused = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagrad": torchrec.optim.RowWiseAdagrad}
-    settings = {"lr": lr}
-    if optimizer != "sgd":
-        settings["eps"] = 1e-8
-    for table in tables.values() if optimizer in fused else ():
-        apply_in_backward(fused[optimizer], table.ebc.parameters(), settings)
-    plan = {f"{name}.ebc": _plan(table.ebc, sharder, wanted, world) for name, table in tables.items()}
+    tables = {f"{name}.ebc": child.ebc for name, child in module.named_modules() if isinstance(child, Table)}
+    fuse(tables, optimizer, lr)
+    place = layout if isinstance(layout, Placement) else Placement(layout)
+    shape = {"size": world.size, "local": world.local or world.size, "device": world.device}
+    plan = world.share(lambda: plan_tables(module, tables, optimizer=optimizer, place=place, **shape))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        whole = ShardingPlan(plan=plan)
-        sharded = DistributedModelParallel(module, device=device, plan=whole, sharders=[sharder])
+        whole = sharding_plan(plan)
+        sharded = DistributedModelParallel(module, device=device, plan=whole, sharders=[sharder()])
     _fill(sharded, init_std, seed, starts)
     dense = dict(in_backward_optimizer_filter(sharded.named_parameters()))
     parts: list[Any] = [sharded.fused_optimizer]
@@ -176,14 +170,7 @@ def distribute(
     combined = CombinedOptimizer(parts)
     rates = tuple(float(group["lr"]) for group in combined.param_groups)
     decay = 0.0 if optimizer == "adam" else lr * weight_decay
-    return Distributed(module=sharded, device=device, optimizer=combined, rates=rates, decay=decay)
-
-
-def _layout(optimizer: Optimizer, world: World) -> Layout:
-    """Return where tables lie of which nothing is said: Adam is of whole tables, every rank's own."""
-    if optimizer == "adam":
-        return "data_parallel"
-    return "table_wise" if world.size == 1 else "row_wise"
+    return Distributed(module=sharded, device=device, optimizer=combined, rates=rates, plan=plan, decay=decay)
 
 
 def _ready(part: Any) -> None:
@@ -240,40 +227,6 @@ def _shards(sharded: nn.Module) -> Iterator[tuple[str, tuple[int, int], int, Ten
         for shard in value.local_shards():
             row, column = shard.metadata.shard_offsets
             yield name, (row, column), value.metadata().size[1], shard.tensor
-
-
-def _plan(ebc: nn.Module, sharder: Any, layout: str, world: World) -> Any:
-    from torchrec.distributed import sharding_plan as sp
-
-    makers: dict[str, Callable[[], Any]] = {
-        "table_wise": lambda: sp.table_wise(rank=0),
-        "row_wise": sp.row_wise,
-        "column_wise": lambda: sp.column_wise(ranks=list(range(world.size))),
-        "data_parallel": sp.data_parallel,
-    }
-    return sp.construct_module_sharding_plan(
-        ebc,
-        {config.name: makers[layout]() for config in ebc.embedding_bag_configs()},  # pyrefly: ignore
-        sharder=sharder,
-        local_size=world.size,
-        world_size=world.size,
-        device_type=world.device.split(":")[0],
-    )
-
-
-def _sharder() -> Any:
-    """Return a sharder that offers row-wise tables on a CPU too, and stops at an id out of range.
-
-    TorchRec leaves row-wise out there though its kernels have it, and maps a bad id to row 0 with one warning.
-    """
-    from fbgemm_gpu.split_table_batched_embeddings_ops_common import BoundsCheckMode
-    from torchrec.distributed.embeddingbag import EmbeddingBagCollectionSharder
-
-    class Sharder(EmbeddingBagCollectionSharder):
-        def sharding_types(self, compute_device_type: str) -> list[str]:  # noqa: ARG002
-            return ["data_parallel", "table_wise", "column_wise", "row_wise"]
-
-    return Sharder(fused_params={"bounds_check_mode": BoundsCheckMode.FATAL})
 
 
 def _join_alone(device: str) -> None:

@@ -43,6 +43,8 @@ LEVELS = (
         "lessons",
         "settle",
         "parts",
+        "placing",
+        "placing_spec",
         "start",
         "subclasses",
         "taught",
@@ -59,6 +61,7 @@ LEVELS = (
         "checks_defer",
         "checks_gates",
         "checks_subclass",
+        "checks_tables",
         "checks_taught",
         "checks_teacher",
         "checks_terms",
@@ -71,7 +74,12 @@ LEVELS = (
     },
 )
 WALLS = {
-    "torchrec": {"recdistill/world.py", "recdistill/models/tables.py"},
+    "torchrec": {
+        "recdistill/world.py",
+        "recdistill/models/plan.py",
+        "recdistill/models/sharding.py",
+        "recdistill/models/tables.py",
+    },
     "mlflow": {"recdistill/registry.py", "recdistill/tracking.py", "recdistill/serve.py"},
     "faiss": {"recdistill/ann.py", "recdistill/latency.py", "recdistill/serve.py"},
 }
