@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Group
 
-from pipelines import artifacts, commands, diagnose, labels, methods, models, on_ray, tools
+from pipelines import artifacts, commands, diagnose, labels, methods, models, on_ray, tables, tools
 from pipelines.console import complain, only_results
 from recdistill import __version__
 from recdistill.errors import ConfigError
@@ -25,6 +25,7 @@ GROUPS: dict[str, dict[str, Callable[..., int]]] = {
     "Runs": {
         "check": commands.check,
         "plan": commands.plan,
+        "plan-tables": tables.plan_tables,
         "run": commands.run,
         "label": labels.label,
         "ray": on_ray.on_ray,

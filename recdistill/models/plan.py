@@ -61,7 +61,7 @@ def plan_tables(
         try:
             planner.plan(module, [sharder()])  # pyrefly: ignore
         except (PlannerError, RuntimeError) as cause:
-            world = f"{size} ranks, {local} a host, of {ddr / GB:.3g} GB" + f" and {hbm / GB:.3g} GB a GPU" * (hbm > 0)
+            world = f"a world of {size}, {local} to a host of {ddr / GB:.3g} GB" + f", {hbm / GB:.3g} GB a GPU" * (hbm > 0)
             raise _refused(cause, names, place, world) from cause
     rows = [_row(option, optimizer) for option in sorted(best, key=lambda o: o.path)]
     return {
@@ -180,10 +180,10 @@ def _refused(cause: Exception, names: Mapping[str, Any], place: Placement, plan:
     kind = getattr(getattr(cause, "error_type", None), "value", "")
     weights = sum(4 * c.num_embeddings * c.embedding_dim for c in names.values()) / GB
     if kind in ("insufficient_storage", "partition", "strict_constraints"):
-        what = f"the tables do not fit {plan}: their weights alone are {weights:.3g} GB"
+        what = f"the tables do not fit in {plan}: their weights alone are {weights:.3g} GB"
         fix = "more processes or hosts, a smaller dim, or state the memory in exec.topology if there is more"
         return StageError(what, where="exec.tables", fix=fix)
-    what = f"the planner finds no place for the tables as {place.tables}, {plan}: {str(cause).splitlines()[0]}"
+    what = f"the planner finds no place for the tables as {place.tables} in {plan}: {str(cause).splitlines()[0]}"
     return StageError(what, where="exec.tables", fix="use exec.tables: auto")
 
 

@@ -11,7 +11,7 @@ import pytest
 import recdistill
 
 ROOT = Path(recdistill.__file__).parents[1]
-COMMANDS = ("check", "plan", "run", "label", "show", "report", "verify", "promote", "rollback")
+COMMANDS = ("check", "plan", "plan-tables", "run", "label", "show", "report", "verify", "promote", "rollback")
 COMMANDS += ("methods", "sweep", "doctor", "import", "synth")
 HEAVY = ("torch", "torchrec", "fbgemm_gpu", "mlflow", "faiss", "matplotlib")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from torch import nn
 
@@ -9,7 +12,9 @@ from recdistill.errors import StageError
 from recdistill.models.placement import Placement
 from recdistill.models.plan import plan_tables
 from recdistill.models.sharding import fuse, sharding_plan
-from recdistill.models.tables import Table
+from recdistill.models.tables import Table, distribute
+from recdistill.placing import PLAN, told
+from recdistill.world import World
 
 GB = 10**9
 pytestmark = [
@@ -65,7 +70,7 @@ def test_enough_gpus_share_its_rows_and_their_bytes_are_counted() -> None:
 def test_what_fits_nowhere_is_refused_with_its_size() -> None:
     with pytest.raises(StageError) as caught:
         gpus(1, ddr=16)
-    assert "the tables do not fit 1 ranks" in str(caught.value)
+    assert "the tables do not fit in a world of 1, 1 to a host of 16 GB, 24 GB a GPU" in str(caught.value)
     assert "their weights alone are 51.2 GB" in str(caught.value)
     with pytest.raises(StageError, match="do not fit"):
         plan(Placement(ddr=GB), items=10_000_000, size=2)
@@ -131,3 +136,13 @@ def test_a_plan_of_nothing_said_keeps_every_optimizers_meaning(size) -> None:
             assert shardings == {"table_wise"}
         elif optimizer == "rowwise_adagrad":
             assert shardings <= {"table_wise", "row_wise"}
+
+
+def test_where_tables_lie_is_said_in_a_line_and_kept_in_a_file(tmp_path: Path) -> None:
+    settings = {"lr": 0.1, "dense_lr": 0.1, "weight_decay": 0.0, "init_std": 1.0, "seed": 3}
+    model = distribute(Two(10, 20, 4), World(), optimizer="adagrad", **settings)
+    said = []
+    assert told(model, tmp_path, "teacher", World(), lambda *line: said.append(line)) is model
+    words = "teacher tables item table_wise fused, user table_wise fused"
+    assert said == [(words, 1, 1, {"megabytes on the fullest rank": 30 * 4 * (4 + 4) / 1e6})]
+    assert json.loads((tmp_path / PLAN).read_text()) == model.plan
