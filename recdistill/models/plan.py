@@ -61,7 +61,9 @@ def plan_tables(
         try:
             planner.plan(module, [sharder()])  # pyrefly: ignore
         except (PlannerError, RuntimeError) as cause:
-            world = f"a world of {size}, {local} to a host of {ddr / GB:.3g} GB" + f", {hbm / GB:.3g} GB a GPU" * (hbm > 0)
+            world = f"a world of {size}, {local} to a host of {ddr / GB:.3g} GB" + f", {hbm / GB:.3g} GB a GPU" * (
+                hbm > 0
+            )
             raise _refused(cause, names, place, world) from cause
     rows = [_row(option, optimizer) for option in sorted(best, key=lambda o: o.path)]
     return {

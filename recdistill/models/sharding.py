@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 Optimizer = Literal["rowwise_adagrad", "adagrad", "sgd", "adam"]
+EPS = 1e-8  # of Adagrad, one in every layout: the gradients of a large batch are small enough for it to matter
 
 
 def fuse(tables: Mapping[str, nn.Module], optimizer: Optimizer, lr: float) -> None:
@@ -17,7 +18,7 @@ def fuse(tables: Mapping[str, nn.Module], optimizer: Optimizer, lr: float) -> No
     from torch.distributed.optim import _apply_optimizer_in_backward as apply_in_backward
 
     fused = {"sgd": torch.optim.SGD, "adagrad": torch.optim.Adagrad, "rowwise_adagrad": torchrec.optim.RowWiseAdagrad}
-    settings = {"lr": lr} if optimizer == "sgd" else {"lr": lr, "eps": 1e-8}
+    settings = {"lr": lr} if optimizer == "sgd" else {"lr": lr, "eps": EPS}
     for table in tables.values() if optimizer in fused else ():
         apply_in_backward(fused[optimizer], table.parameters(), settings)
 
@@ -32,16 +33,14 @@ def sharding_plan(plan: Mapping[str, Any]) -> Any:
 
     made: dict[str, Any] = {}
     for row in plan["tables"]:
-        spec = EnumerableShardingSpec(
-            [
-                ShardMetadata(
-                    shard_offsets=[s["rows"][0], s["columns"][0]],
-                    shard_sizes=[s["rows"][1] - s["rows"][0], s["columns"][1] - s["columns"][0]],
-                    placement=placement(plan["device"], s["rank"], plan["local"]),
-                )
-                for s in row["shards"]
-            ]
-        )
+        shards = [
+            ShardMetadata(
+                shard_offsets=[s["rows"][0], s["columns"][0]],
+                shard_sizes=[s["rows"][1] - s["rows"][0], s["columns"][1] - s["columns"][0]],
+                placement=placement(plan["device"], s["rank"], plan["local"]),
+            )
+            for s in row["shards"]
+        ]
         cached = None
         if row["cache"] is not None:
             cached = CacheParams(algorithm=CacheAlgorithm.LRU, load_factor=row["cache"])
@@ -49,7 +48,7 @@ def sharding_plan(plan: Mapping[str, Any]) -> Any:
             sharding_type=row["sharding"],
             compute_kernel=row["kernel"],
             ranks=[s["rank"] for s in row["shards"]],
-            sharding_spec=None if row["sharding"] == "data_parallel" else spec,
+            sharding_spec=None if row["sharding"] == "data_parallel" else EnumerableShardingSpec(shards),
             cache_params=cached,
         )
         made[row["path"]] = EmbeddingModuleShardingPlan({row["table"]: sharding})

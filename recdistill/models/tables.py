@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from recdistill.models.gradients import scaled_gradient, windowed
 from recdistill.models.placement import Layout, Placement
 from recdistill.models.plan import plan_tables
-from recdistill.models.sharding import Optimizer, fuse, sharder, sharding_plan
+from recdistill.models.sharding import EPS, Optimizer, fuse, sharder, sharding_plan
 from recdistill.world import World, backend
 
 INIT_BLOCK = 65_536  # rows that share a generator: any shard can make just the blocks it holds
@@ -189,7 +189,9 @@ def _plain(optimizer: Optimizer, lr: float, decay: float, parameters: Any) -> to
     """Return the ordinary optimizer of tables that every rank holds whole; Adam's decay is a part of its gradient."""
     if optimizer == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
-    return (torch.optim.SGD if optimizer == "sgd" else torch.optim.Adagrad)(parameters, lr=lr)
+    if optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=lr)
+    return torch.optim.Adagrad(parameters, lr=lr, eps=EPS)
 
 
 def init_rows(name: str, start: int, stop: int, dim: int, *, std: float, seed: int) -> Tensor:
