@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,22 @@ with world.world(device="cpu") as joined:
 """
 
 
+# Kills rank 1 of the first attempt as it opens its part of a checkpoint.
+MORTAL = """
+import os, re, signal, sys
+part = re.compile(r"(checkpoint-4\\.tmp)/__1_")
+def hook(event, arguments):
+    found = event == "open" and isinstance(arguments[0], (str, os.PathLike)) and part.search(os.fspath(arguments[0]))
+    if found and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        with open("died", "w") as file:
+            file.write(os.environ["RANK"] + " " + found.group(1))
+        os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
+from pipelines.__main__ import main
+sys.exit(main())
+"""
+
+
 @pytest.fixture(scope="module")
 def config(tiny):
     return tiny.config("many", registry=None)
@@ -74,18 +91,56 @@ def lend_labels(tiny, done, store):
     shutil.copytree(labels, tiny.home / store / "labels" / labels.name)
 
 
-@pytest.mark.parametrize("layout", ["table_wise", "row_wise"])
-def test_two_processes_draw_the_curves_of_one(tiny, done, config, layout):
-    store = f"two/{layout}"
-    lend_labels(tiny, done, store)
-    words = ("run", config, "--json", "--until", "student", "--set", f"exec.store={store}")
-    process = tiny(*words, "--set", f"exec.tables={layout}", processes=2)
-    assert process.returncode == 0, process.stdout + process.stderr
-    outcome = json.loads(process.stdout)  # one object: only one rank speaks
+@pytest.fixture(scope="module")
+def several(tiny, done, config):
+    """Run the path to the student in a layout on so many processes, once; return the outcome and the store."""
+    made = {}
+
+    def run(layout, processes):
+        store = f"several/{layout}-{processes}"
+        if store not in made:
+            lend_labels(tiny, done, store)
+            words = ("run", config, "--json", "--until", "student", "--set", f"exec.store={store}")
+            process = tiny(*words, "--set", f"exec.tables={layout}", processes=processes)
+            assert process.returncode == 0, process.stdout + process.stderr
+            made[store] = json.loads(process.stdout)  # one object: only one rank speaks
+        return made[store], store
+
+    return run
+
+
+@pytest.mark.parametrize(("layout", "processes"), [("table_wise", 4), ("row_wise", 2)])
+def test_several_processes_draw_the_curves_of_one(tiny, done, several, layout, processes):
+    outcome, store = several(layout, processes)
     assert [r["fingerprint"] for r in outcome["stages"]] == [r["fingerprint"] for r in done.outcome["stages"][:6]]
     assert_same_curves(curves(tiny, done.outcome, "runs/store"), curves(tiny, outcome, store))
     student = tiny.at("fit", outcome["stages"][5], store)
-    assert json.loads((student / "manifest.json").read_text())["env"]["processes"] == "2"
+    assert json.loads((student / "manifest.json").read_text())["env"]["processes"] == str(processes)
+
+
+def test_a_rank_that_dies_is_started_again_and_the_run_ends_in_the_same_bytes(tiny, several, config):
+    """Rank 1 dies as it writes its part of the second checkpoint; torchrun starts both again, with the same command."""
+    (tiny.home / "mortal.py").write_text(MORTAL)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--max-restarts", "1"]
+    store, (outcome, alone) = "several/restarted", several("row_wise", 2)
+    words = ["run", config, "--json", "--until", "scratch", "--set", f"exec.store={store}"]
+    every = ["--set", "exec.checkpoint_every=2", "--set", "exec.tables=row_wise"]
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    ended = subprocess.run(
+        [*torchrun, "--nproc-per-node", "2", str(tiny.home / "mortal.py"), *words, *every],
+        cwd=tiny.home,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (tiny.home / "died").read_text() == "1 checkpoint-4.tmp"
+    names = ("weights.safetensors", "curve.json", "users.npy", "items.npy", "plan.json")
+    scratch = outcome["stages"][2]
+    left = [{name: (tiny.at("fit", scratch, at) / name).read_bytes() for name in names} for at in (store, alone)]
+    assert left[0] == left[1]
 
 
 def test_two_processes_that_hold_windows_of_unlike_lengths_draw_the_curve_of_one(tiny):
