@@ -11,12 +11,12 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Gt, Le, MinLen
 from numpy.typing import NDArray
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from recdistill.errors import ArtifactError, ConfigError, DataError
 from recdistill.serve import BundleError, read_index, search_index
@@ -47,6 +47,8 @@ class IndexSpec(Spec):
     """Depths at which recall against exact search is measured."""
     min_recall: Annotated[float, Gt(0), Le(1)] = 0.95
     """The cheapest runtime parameters (nprobe, efSearch) that reach this recall at every k are chosen."""
+    tables: Literal["fp32", "fp16", "int8"] = Field(default="fp32", exclude_if=lambda kind: kind == "fp32")
+    """What the rows of users, and of the items of histories, are kept as where the student serves."""
 
 
 def choose_factory(num_items: int) -> str:

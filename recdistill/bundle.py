@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recdistill import serve, serve_gate
+from recdistill import serve, serve_gate, serve_tables
 from recdistill.errors import ArtifactError, DataError
 from recdistill.serve import Bundle, encode
 from recdistill.spec import canonical
@@ -21,6 +21,7 @@ from recdistill.types import Float, Int
 
 __all__ = ["Bundle", "encode", "gated_bundle", "manifest_sha256", "model_code", "open_bundle", "write_bundle"]
 FIX = "build the bundle again, or fetch it from the registry"
+TABLES = ("user", "history")  # of query.safetensors
 
 
 def write_bundle(
@@ -34,11 +35,13 @@ def write_bundle(
     popular: Int,
     index_dir: Path,
     facts: Mapping[str, Any],
+    tables: str = "fp32",
 ) -> dict[str, Any]:
     """Write the bundle directory `out` and return its manifest; equal inputs give equal bytes.
 
     `query` holds the arrays of query.safetensors, `query_meta` what query.json says, `histories` the item rows of
     each user (the latest last), `facts` what the manifest adds to the digests: fingerprint, data_end and the like.
+    `tables` is what the rows of users and items are kept as: fp32, fp16 or int8, which older versions cannot read.
     Raises DataError if the shapes contradict each other; then nothing is left at `out`.
     """
     from safetensors.numpy import save_file
@@ -48,8 +51,9 @@ def write_bundle(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        arrays = {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in query.items()}
-        save_file(arrays, partial / "query.safetensors")
+        kinds = {name: tables if name in TABLES else "fp32" for name in query}
+        arrays = [serve_tables.pack(name, array, kinds[name]) for name, array in query.items()]
+        save_file({n: array for one in arrays for n, array in one.items()}, partial / "query.safetensors")
         write_text(partial / "query.json", canonical(dict(query_meta)) + "\n")
         user_ids.alias("user_id").to_frame().write_parquet(partial / "user_ids.parquet")
         item_ids.alias("item_id").to_frame().write_parquet(partial / "item_ids.parquet")
@@ -60,7 +64,7 @@ def write_bundle(
         np.save(partial / "popular.npy", np.asarray(popular, np.int64))
         for name in ("index.faiss", "index.json"):
             shutil.copyfile(index_dir / name, partial / name)
-        return _end(partial, out, facts)
+        return _end(partial, out, {**facts, "format": 1 if tables == "fp32" else 2})
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -102,7 +106,7 @@ def gated_bundle(
 def _end(partial: Path, out: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Write the manifest of the files in `partial`, with `facts`, and put them in the place of `out`; return it."""
     files = {f.name: sha256(f) for f in sorted(partial.iterdir())}
-    manifest = {**facts, "format": serve.FORMAT, "files": files}
+    manifest = {**facts, "files": files}
     write_text(partial / "manifest.json", canonical(manifest) + "\n")
     shutil.rmtree(out, ignore_errors=True)
     partial.replace(out)
@@ -125,7 +129,7 @@ def open_bundle(path: Path, *, manifest: str | None = None) -> Bundle:
 def model_code(out: Path) -> Path:
     """Write the code that serves a bundle to the directory `out`, as the one file that MLflow copies; return it."""
     own = re.compile(r"^from (?:recdistill|__future__)\b.*\n", re.MULTILINE)
-    parts = [own.sub("", Path(part.__file__).read_text(encoding="utf-8")) for part in (serve_gate, serve)]
+    parts = [own.sub("", Path(part.__file__).read_text(encoding="utf-8")) for part in (serve_tables, serve_gate, serve)]
     write_text(out / "serve.py", "\n".join(["from __future__ import annotations\n", *parts]))
     return out / "serve.py"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from recdistill.bundle import write_bundle
 from recdistill.data.sequences import Sequences
 from recdistill.evaluate import merge
 from recdistill.fit import load
-from recdistill.models.build import history_length
+from recdistill.models.build import Model, history_length
 from recdistill.models.encoders import MF, TwoTower
 from recdistill.models.spec import Fitted
 from recdistill.scoring import vectors
+from recdistill.serve_tables import rounded
 from recdistill.types import Dataset
 
 
@@ -60,8 +62,18 @@ def index_student(dataset: Dataset, student: Fitted, spec: IndexSpec, out: Path,
         popular=popular,
         index_dir=out,
         facts={"fingerprint": fingerprint, "data_end": _iso(max(times)) if times else None},
+        tables=spec.tables,
     )
     return facts
+
+
+def as_served(model: Model, config: Mapping[str, Any]) -> Model:
+    """Return `model` with the tables of its queries rounded as an index stage of `config` keeps them."""
+    kind, weights = config.get("tables", "fp32"), model.state_dict()
+    for name in ("user.weight", "item.weight") if kind != "fp32" else ():
+        weights[name] = torch.from_numpy(rounded(weights[name].numpy(), kind))
+    model.load_state_dict(weights)
+    return model
 
 
 def _iso(microseconds: int) -> str:

@@ -139,12 +139,13 @@ def _index_lists(
 ) -> Int:
     """Return the served student's lists as the approximate index finds them, asking for as many more as are seen."""
     from recdistill.ann import read_facts, search
+    from recdistill.export import as_served
     from recdistill.fit import load
     from recdistill.models.build import history_length
     from recdistill.scoring import vectors
 
     served = judged.student[0]
-    model = load(served.spec, dataset, served.artifact.path)
+    model = as_served(load(served.spec, dataset, served.artifact.path), judged.index.manifest.config)
     queries = vectors(model, dataset, sequences, history_length(served.spec)).users[users]
     extra = np.diff(seen.indptr)[users]
     found = np.full((len(users), depth), -1, np.int64)

@@ -1,9 +1,10 @@
 """The model that the registry holds and serves: a bundle, read and answered from.
 
-MLflow runs it as one file with serve_gate.py (recdistill.bundle.model_code), so it imports nothing else of recdistill;
+MLflow runs it as one file with serve_*.py (recdistill.bundle.model_code), so it imports nothing else of recdistill;
 the bundle writer and the latency harness import their reading and encoding from here: what is measured is what serves.
 
-    query.safetensors     user [U,d]; a two-tower also has history [I,d] and layers.<n>.weight, layers.<n>.bias
+    query.safetensors     user [U,d]; a two-tower also has history [I,d] and layers.<n>.weight, layers.<n>.bias; the
+                          tables of a bundle of format 2 are of fewer bits, see serve_tables.py
     query.json            kind, space, dim, num_users, num_items, and history: how many latest items are averaged
     user_ids.parquet      user_id, item_ids.parquet item_id: row number = dense row
     histories.parquet     optional: the items of each user, used when a request gives none
@@ -26,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recdistill.serve_gate import Deferral, joined, read_deferral
+from recdistill.serve_tables import Packed, unpack
 
-FORMAT = 1
+FORMAT = 2
 REQUIRED = ("query.safetensors", "query.json", "user_ids.parquet", "item_ids.parquet", "popular.npy", "index.faiss")
 READ_LIMIT = 1 << 40  # bytes of one vector inside an index file, and below it the loop counts FAISS may trust
 LOOP_LIMIT = 1 << 28
@@ -46,8 +48,8 @@ class Bundle(NamedTuple):
     kind: str  # mf, two_tower
     space: str  # dot, cosine
     length: int | None  # how many of the latest history items are averaged; None for all
-    users: Array  # [U,d]
-    history: Array | None  # [I,d]
+    users: Array | Packed  # [U,d]
+    history: Array | Packed | None  # [I,d]
     layers: tuple[tuple[Array, Array], ...]
     user_row: Mapping[Any, int]
     item_row: Mapping[Any, int]
@@ -92,8 +94,8 @@ def open_bundle(path: Path) -> Bundle:
             kind=meta["kind"],
             space=meta["space"],
             length=meta.get("history"),
-            users=arrays["user"],
-            history=arrays.get("history"),
+            users=unpack(arrays, "user"),
+            history=unpack(arrays, "history") if "history" in arrays else None,
             layers=tuple((arrays[f"layers.{n}.weight"], arrays[f"layers.{n}.bias"]) for n in range(depth)),
             user_row={v: row for row, v in enumerate(user_ids)},
             item_row={v: row for row, v in enumerate(item_ids)},

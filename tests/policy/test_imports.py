@@ -30,6 +30,7 @@ LEVELS = (
         "diagnose",
         "serve",
         "serve_gate",
+        "serve_tables",
         "bundle",
         "ann",
     }

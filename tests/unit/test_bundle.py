@@ -154,8 +154,8 @@ def test_a_manifest_that_lies_is_refused(write, tmp_path):
         (path / "manifest.json").write_text(json.dumps(manifest | changes))
         return path
 
-    with pytest.raises(ArtifactError, match="format 2"):
-        open_bundle(rewritten(format=2))
+    with pytest.raises(ArtifactError, match="format 3"):
+        open_bundle(rewritten(format=3))
     with pytest.raises(ArtifactError, match="does not name"):
         open_bundle(rewritten(files={}))
     with pytest.raises(ArtifactError, match="not the one that was registered"):
