@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recdistill.yamlfile import KeyPath, dotted
 
@@ -42,6 +42,16 @@ def memory_read(config: Config) -> Iterator[Finding]:
             yield ("exec", "cache"), f"has no {named} adam, whose tables are whole on every GPU: use adagrad"
 
 
+def rows_said(config: Config) -> Iterator[Finding]:
+    """A bound on rows bounds something."""
+    models: list[tuple[KeyPath, Any]] = [(("student",), config.student.model)]
+    models += [(("teacher", *at), model) for at, model, _ in config.teacher.trained()]
+    for at, model in models:
+        said = getattr(model, "rows", None)
+        if said is not None and said.users is None and said.items is None:
+            yield (*at, "model", "rows"), "has no effect: it names neither users nor items; leave it out"
+
+
 def _layouts(config: Config) -> list[tuple[KeyPath, str]]:
     said = config.exec.tables
     if isinstance(said, str):
@@ -56,4 +66,4 @@ def _optimizers(config: Config) -> Iterator[tuple[str, str]]:
         yield dotted(("teacher", *at, "train", "optimizer")), train.optimizer
 
 
-CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (tables_keep_meaning, memory_read)
+CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (tables_keep_meaning, memory_read, rows_said)

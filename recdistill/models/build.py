@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import nn
 
+from recdistill.errors import ConfigError
 from recdistill.models.clock import Clock
 from recdistill.models.encoders import MF, TwoTower
+from recdistill.models.folding import fold_rows
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.ranker import Ranker
 from recdistill.models.sequence import SequenceEncoder
 from recdistill.models.spec import LightGCNSpec, MFSpec, ModelSpec, SequenceSpec, TwoTowerSpec
-from recdistill.models.tables import TableFactory
+from recdistill.models.tables import Table, TableFactory
 from recdistill.types import Dataset
 
 Model = MF | TwoTower | LightGCN | SequenceEncoder | Ranker
@@ -20,6 +23,7 @@ def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) 
     """Return the model `spec` describes over the users, items and features of `dataset`, its dense part from `seed`."""
     import torch
 
+    table = _bounded(table, spec, dataset)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # every rank builds the same dense part; the tables are filled when distributed
         sizes = {"num_users": dataset.num_users, "num_items": dataset.num_items}
@@ -28,7 +32,7 @@ def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) 
         if isinstance(spec, LightGCNSpec):
             return LightGCN(table, **sizes, train=dataset.train, **spec.model_dump(exclude={"kind"}))
         if isinstance(spec, TwoTowerSpec):
-            settings = spec.model_dump(exclude={"kind", "history"})
+            settings = spec.model_dump(exclude={"kind", "history", "rows"})
             return TwoTower(table, **sizes, **settings)
         if isinstance(spec, SequenceSpec):
             return SequenceEncoder(table, **sizes, **spec.model_dump(exclude={"kind", "item_dropout"}))
@@ -41,6 +45,29 @@ def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) 
             tasks=[task.score for task in spec.tasks.values()],
             **spec.model_dump(exclude={"kind", "time", "tasks"}),
         )
+
+
+def _bounded(table: TableFactory, spec: ModelSpec, dataset: Dataset) -> TableFactory:
+    """Return what makes the tables of a training within the rows that `spec` allows; plain ones have one an id.
+
+    Raises ConfigError if it allows as many rows as there are ids, which would be no bound.
+    """
+    said = spec.rows if isinstance(spec, MFSpec | TwoTowerSpec) else None
+    if said is None or table is not Table:
+        return table
+
+    def make(name: str, rows: int, dim: int) -> Table:
+        most = said.users if name == "user" else said.items
+        if most is None:
+            return Table(name, rows, dim)
+        if most >= rows:
+            what = f"{name}s may have {most} rows, and there are {rows}, so that has no effect"
+            raise ConfigError(what, where=f"model.rows.{name}s", fix="lower it, or leave it out")
+        train = dataset.train
+        counts = np.diff(train.indptr) if name == "user" else np.bincount(train.items, minlength=rows)
+        return Table(name, most, dim, ids=fold_rows(counts, most))
+
+    return make
 
 
 def history_length(spec: ModelSpec) -> int:

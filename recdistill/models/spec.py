@@ -14,6 +14,22 @@ from recdistill.types import Artifact
 Dim = Annotated[int, Field(gt=0, multiple_of=4)]  # the embedding kernels read four numbers at a time
 
 
+class RowsSpec(Spec):
+    """Fewer rows than ids, of a table that would be too large while it is trained.
+
+    The ids that were seen most often keep a row each; the others share a tenth of the rows.
+    """
+
+    users: PositiveInt | None = None
+    """Rows of the users' table; left out, one a user."""
+    items: PositiveInt | None = None
+    """Rows of the items' table; left out, one an item."""
+
+
+def _unsaid(value: object) -> bool:
+    return value is None
+
+
 class MFSpec(Spec):
     """Matrix factorisation: one vector a user, one an item."""
 
@@ -22,6 +38,8 @@ class MFSpec(Spec):
     space: Literal["cosine", "dot"] = "cosine"
     temperature: PositiveFloat = 0.1
     """Scores are divided by it; of use in cosine space, where they lie between -1 and 1."""
+    rows: RowsSpec | None = Field(default=None, exclude_if=_unsaid)
+    """How many rows the tables may have in training; left out, one an id."""
 
 
 class TwoTowerSpec(Spec):
@@ -36,6 +54,8 @@ class TwoTowerSpec(Spec):
     """Share of training rows whose user id is hidden, which is what teaches the model to serve from history."""
     space: Literal["cosine", "dot"] = "cosine"
     temperature: PositiveFloat = 0.1
+    rows: RowsSpec | None = Field(default=None, exclude_if=_unsaid)
+    """How many rows the tables may have in training; left out, one an id."""
 
 
 class LightGCNSpec(Spec):

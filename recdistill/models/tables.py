@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from recdistill.models.folding import representatives
 from recdistill.models.gradients import scaled_gradient, windowed
 from recdistill.models.placement import Layout, Placement
 from recdistill.models.plan import plan_tables
@@ -51,7 +52,7 @@ class Table(nn.Module):
     still = False  # whether it learns nothing; it is looked up, and exchanged between ranks, as ever
     columns: tuple[int, int] | None = None  # which learn: those before stand still, those after are not there yet
 
-    def __init__(self, name: str, rows: int, dim: int) -> None:
+    def __init__(self, name: str, rows: int, dim: int, ids: Tensor | None = None) -> None:
         super().__init__()
         from torchrec import EmbeddingBagCollection, EmbeddingBagConfig, PoolingType
 
@@ -60,12 +61,14 @@ class Table(nn.Module):
             name=name, embedding_dim=dim, num_embeddings=rows, feature_names=[name], pooling=PoolingType.SUM
         )
         self.name = name
+        self.register_buffer("ids", ids, persistent=False)  # [n] the row of each id, where there are fewer rows
         self.ebc = EmbeddingBagCollection(tables=[config], device=torch.device("meta"))
 
     def forward(self, rows: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the sum of each bag, [bags,D]: one lookup, and one exchange between ranks, however many bags."""
         from torchrec import KeyedJaggedTensor
 
+        rows = rows if self.ids is None else self.ids[rows].long()
         lengths = torch.ones_like(rows) if lengths is None else lengths
         found = self.ebc(KeyedJaggedTensor.from_lengths_sync([self.name], rows, lengths)).values()
         return scaled_gradient(found, 0.0) if self.still else windowed(found, self.columns)
@@ -82,6 +85,7 @@ class Distributed:
     rates: tuple[float, ...]  # the learning rate of each of its groups of parameters, as the run begins
     plan: Mapping[str, Any]  # where the tables lie, as `plan_tables` gives it
     decay: float = 0.0  # share of every row of a table that a step takes away at the full rate
+    folds: Mapping[str, Tensor] = field(default_factory=dict)  # of plain weights of more ids than rows: each id's row
 
     def set_rate(self, factor: float) -> None:
         """Multiply every learning rate, as it was at the beginning, by `factor`, from the next zero_grad on."""
@@ -117,7 +121,8 @@ class Distributed:
             else:
                 full = value.detach().cpu().clone()
             if full is not None:
-                plain[_plain_name(name)] = full.cpu()
+                called, full = _plain_name(name), full.cpu()
+                plain[called] = full[self.folds[called].long()] if called in self.folds else full
         return plain if _rank() == 0 else {}
 
 
@@ -146,7 +151,9 @@ def distribute(
 
     _join_alone(world.device)
     device = torch.device(world.device)
-    tables = {f"{name}.ebc": child.ebc for name, child in module.named_modules() if isinstance(child, Table)}
+    found = {name: child for name, child in module.named_modules() if isinstance(child, Table)}
+    tables = {f"{name}.ebc": child.ebc for name, child in found.items()}
+    folds = {f"{name}.weight": child.ids.cpu() for name, child in found.items() if child.ids is not None}
     fuse(tables, optimizer, lr)
     place = layout if isinstance(layout, Placement) else Placement(layout)
     shape = {"size": world.size, "local": world.local or world.size, "device": world.device}
@@ -155,7 +162,7 @@ def distribute(
         warnings.simplefilter("ignore", FutureWarning)
         whole = sharding_plan(plan)
         sharded = DistributedModelParallel(module, device=device, plan=whole, sharders=[sharder()])
-    _fill(sharded, init_std, seed, starts)
+    _fill(sharded, init_std, seed, starts, folds)
     dense = dict(in_backward_optimizer_filter(sharded.named_parameters()))
     parts: list[Any] = [sharded.fused_optimizer]
     slow = {n: p for n, p in dense.items() if ".ebc." not in n}
@@ -170,7 +177,8 @@ def distribute(
     combined = CombinedOptimizer(parts)
     rates = tuple(float(group["lr"]) for group in combined.param_groups)
     decay = 0.0 if optimizer == "adam" else lr * weight_decay
-    return Distributed(module=sharded, device=device, optimizer=combined, rates=rates, plan=plan, decay=decay)
+    told = {"rates": rates, "plan": plan, "decay": decay, "folds": folds}
+    return Distributed(module=sharded, device=device, optimizer=combined, **told)
 
 
 def _ready(part: Any) -> None:
@@ -205,12 +213,17 @@ def init_rows(name: str, start: int, stop: int, dim: int, *, std: float, seed: i
     return torch.cat(parts) if parts else torch.zeros(0, dim)
 
 
-def _fill(sharded: nn.Module, std: float, seed: int, starts: Mapping[str, Rows]) -> None:
+def _fill(sharded: nn.Module, std: float, seed: int, starts: Mapping[str, Rows], folds: Mapping[str, Tensor]) -> None:
     for name, (row, column), dim, target in _shards(sharded):
         module, _, inner = name.partition(".ebc.")
-        full = init_rows(inner.split(".")[1], row, row + target.shape[0], dim, std=std, seed=seed)
-        if module in starts:
-            known = starts[module](row, row + target.shape[0])
+        stop = row + target.shape[0]
+        full = init_rows(inner.split(".")[1], row, stop, dim, std=std, seed=seed)
+        if module in starts and (ids := folds.get(f"{module}.weight")) is not None:
+            first = representatives(ids, int(ids.max()) + 1)[row:stop]
+            known = starts[module](0, len(ids))[first[first >= 0]]
+            full[: len(first)][first >= 0, : known.shape[1]] = known
+        elif module in starts:
+            known = starts[module](row, stop)
             full[:, : known.shape[1]] = known
         with torch.no_grad():
             target.copy_(full[:, column : column + target.shape[1]])

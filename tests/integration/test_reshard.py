@@ -45,9 +45,10 @@ LAYOUTS, MOVED = json.loads(sys.argv[2])
 USERS, ITEMS, DIM, BATCH, STEPS = 37, 29, 16, 24, 9
 
 class Model(nn.Module):
-    def __init__(self):
+    def __init__(self, folded):
         super().__init__()
-        self.user, self.item = Table("user", USERS, DIM), Table("item", ITEMS, DIM)
+        ids = torch.arange(ITEMS, dtype=torch.int32).clamp(max=9) if folded else None  # ten rows, one for the last 20
+        self.user, self.item = Table("user", USERS, DIM), Table("item", 10 if folded else ITEMS, DIM, ids=ids)
         torch.manual_seed(5)
         self.dense = nn.Linear(DIM, DIM)
     def forward(self, users, items, wanted):
@@ -61,7 +62,8 @@ def batch(step, joined):
 
 def learn(joined, name, layout, optimizer, until):
     rates = {"lr": 0.2, "dense_lr": 0.05, "weight_decay": 0.01, "init_std": 0.3, "seed": 7}
-    model, out = distribute(Model(), joined, layout=layout, optimizer=optimizer, **rates), OUT / name
+    module, out = Model("folded" in name), OUT / name
+    model = distribute(module, joined, layout=layout, optimizer=optimizer, **rates)
     joined.share(lambda: out.mkdir(exist_ok=True))
     state = load_checkpoint(out, model, joined) or {"step": 0, "best_step": 0, "losses": []}
     for step in range(state["step"], until):
@@ -94,6 +96,8 @@ def together(size, local, *work):
 
 together(4, 2, *((f"four-{layout}", layout, optimizer, STEPS) for layout, optimizer in LAYOUTS.items()))
 together(1, 1, *((f"one-{optimizer}", "auto", optimizer, STEPS) for optimizer in MOVED))
+for size, local in ((4, 2), (1, 1)):
+    together(size, local, (f"folded-{size}", "auto", "rowwise_adagrad", STEPS))
 for size, layout, until in ((2, "table_wise", 3), (1, "auto", 6), (2, "row_wise", STEPS)):
     words = {"adam": "auto"}
     together(size, size, *((f"moved-{o}", words.get(o, layout), o, until) for o in MOVED))
@@ -156,3 +160,13 @@ def test_a_training_that_moves_from_two_ranks_to_one_and_back_is_the_one_that_st
         assert shardings(moved.ends[3]) == {"table_wise"}
         assert shardings(moved.ends[9]) == {"row_wise"}
     assert_same(moved, trained[f"one-{optimizer}"])
+
+
+def test_ids_that_share_a_row_share_it_in_every_world_and_leave_as_a_row_each(trained) -> None:
+    four, one = trained["folded-4"], trained["folded-1"]
+    assert [row["rows"] for row in one.ends[9]["plan"]["tables"]] == [10, 37]
+    assert_same(four, one)
+    items = one.weights["item.weight"]
+    assert len(items) == 29
+    assert (items[9:] == items[9]).all()
+    assert len(np.unique(items, axis=0)) == 10

@@ -46,3 +46,38 @@ def test_what_would_be_another_algorithm_is_refused(tmp_path: Path, optimizer: s
         load_config(write(tmp_path, optimizer, layout))
     assert [problem.path for problem in caught.value.problems] == ["exec.tables"]
     assert reason in caught.value.problems[0].reason
+
+
+@pytest.mark.parametrize(
+    ("said", "path", "reason"),
+    [
+        ("{tables: {item: grid}}", "exec.tables.item", "grid is another algorithm with teacher.train.optimizer"),
+        ("{device: cpu, topology: {hbm_gb: 80}}", "exec.topology.hbm_gb", "has no effect with exec.device cpu"),
+        ("{device: cpu, cache: {load_factor: 0.1}}", "exec.cache", "has no effect with exec.device cpu"),
+    ],
+)
+def test_what_is_said_of_places_must_have_effect(tmp_path: Path, said: str, path: str, reason: str) -> None:
+    file = write(tmp_path, "rowwise_adagrad", "auto")
+    file.write_text(file.read_text().replace("{tables: auto}", said))
+    with pytest.raises(ConfigError) as caught:
+        load_config(file)
+    assert [problem.path for problem in caught.value.problems] == [path]
+    assert reason in caught.value.problems[0].reason
+
+
+def test_a_cache_is_of_tables_that_are_fused(tmp_path: Path) -> None:
+    file = write(tmp_path, "adam", "auto")
+    file.write_text(file.read_text().replace("{tables: auto}", "{cache: {}}"))
+    with pytest.raises(ConfigError, match=r"has no teacher\.train\.optimizer adam, whose tables are whole"):
+        load_config(file)
+    file = write(tmp_path, "sgd", "auto")
+    file.write_text(file.read_text().replace("{tables: auto}", "{cache: {}, tables: {user: data_parallel}}"))
+    with pytest.raises(ConfigError, match=r"has no effect with exec\.tables\.user data_parallel"):
+        load_config(file)
+
+
+def test_a_bound_on_rows_names_a_table(tmp_path: Path) -> None:
+    file = write(tmp_path, "sgd", "auto")
+    file.write_text(file.read_text().replace("{kind: mf, dim: 8}", "{kind: mf, dim: 8, rows: {}}"))
+    with pytest.raises(ConfigError, match=r"student\.model\.rows: has no effect: it names neither users nor items"):
+        load_config(file)
