@@ -94,10 +94,11 @@ def together(size, local, *work):
             for each in work:
                 learn(joined, *each)
 
-together(4, 2, *((f"four-{layout}", layout, optimizer, STEPS) for layout, optimizer in LAYOUTS.items()))
-together(1, 1, *((f"one-{optimizer}", "auto", optimizer, STEPS) for optimizer in MOVED))
-for size, local in ((4, 2), (1, 1)):
-    together(size, local, (f"folded-{size}", "auto", "rowwise_adagrad", STEPS))
+# One world of two hosts for all: TorchRec makes the groups of its hosts once, and they are gone with their world.
+four = [(f"four-{layout}", layout, optimizer, STEPS) for layout, optimizer in LAYOUTS.items()]
+together(4, 2, *four, ("folded-4", "auto", "rowwise_adagrad", STEPS))
+one = [(f"one-{optimizer}", "auto", optimizer, STEPS) for optimizer in MOVED]
+together(1, 1, *one, ("folded-1", "auto", "rowwise_adagrad", STEPS))
 for size, layout, until in ((2, "table_wise", 3), (1, "auto", 6), (2, "row_wise", STEPS)):
     words = {"adam": "auto"}
     together(size, size, *((f"moved-{o}", words.get(o, layout), o, until) for o in MOVED))
