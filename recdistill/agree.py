@@ -20,7 +20,7 @@ def agree(root: Path, world: World, meant: str) -> None:
 
     `meant` names the run. Nothing is checked on one machine. Raises ConfigError, or ArtifactError, on every rank.
     """
-    if world.size == world.local_size:
+    if world.local in (None, world.size):
         return
     trace = Path(world.share(lambda: _trace(root)))
     seen = _appears(root / trace)

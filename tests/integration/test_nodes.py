@@ -32,7 +32,7 @@ if sys.argv[1] == "given":
 with world.world(device="cpu") as joined:
     assert joined.share(late) == 7
     assert joined.gather({"rank": joined.rank}) == [{"rank": 0}, {"rank": 1}]
-    said = f"{joined.rank} of {joined.size}, {joined.local_size} here"
+    said = f"{joined.rank} of {joined.size}, {joined.local} here"
 if sys.argv[1] == "given":
     dist.barrier()  # which is still there: who joined the processes parts them
     dist.destroy_process_group()

@@ -28,7 +28,7 @@ def test_the_first_rank_that_does_not_see_the_store_is_named() -> None:
 
 
 def test_one_machine_is_asked_nothing(tmp_path) -> None:
-    agree.agree(tmp_path / "store", World(size=2, local_size=2), "a")
+    agree.agree(tmp_path / "store", World(size=2, local=2), "a")
     agree.agree(tmp_path / "store", World(), "a")
     assert not (tmp_path / "store").exists()
 
