@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -41,14 +42,18 @@ class Rule:
     fix: str | None = None
 
 
-def rules(names: list[str], spec: LogSpec, now: datetime) -> list[Rule]:
-    """Return the rules for the canonical columns `names`; a row breaks at most one rule a column."""
+def rules(schema: Mapping[str, pl.DataType], spec: LogSpec, now: datetime) -> list[Rule]:
+    """Return the rules for the canonical columns of `schema`; a row breaks at most one rule a column.
+
+    `schema` also has the raw columns: only those that are not numbers are looked at as text.
+    """
     found: list[Rule] = []
-    for name in names:
+    for name in (n for n in schema if RAW + n in schema):
         value, raw = pl.col(name), pl.col(RAW + name)
         if name == "event":
             continue  # any text may name an event, and none is an event that does not count
-        empty = raw.is_null() | (raw.cast(pl.String).str.strip_chars() == "")
+        blank = pl.lit(False) if schema[RAW + name].is_numeric() else raw.cast(pl.String).str.strip_chars() == ""
+        empty = raw.is_null() | blank
         found.append(Rule(f"null_{name}", name, "no value", empty))
         if name == "weight":
             found.append(Rule("wrong_type_weight", name, "not a number", ~empty & value.is_null()))
@@ -106,8 +111,9 @@ def validate(spec: LogSpec, *, now: datetime) -> tuple[pl.LazyFrame, dict[str, A
     `spec.bad_rows` is refuse and a rule is broken, or if no row is good.
     """
     frame, path = typed(spec), where(spec)
-    names = [n for n in frame.collect_schema().names() if n != "row" and not n.startswith(RAW)]
-    checks = rules(names, spec, now)
+    schema = frame.collect_schema()
+    names = [n for n in schema if RAW + n in schema]
+    checks = rules(schema, spec, now)
     any_broken = pl.any_horizontal([r.broken.fill_null(False) for r in checks])
     with reading_log(spec):
         tally = [r.broken.fill_null(False).sum().alias(r.name) for r in checks]

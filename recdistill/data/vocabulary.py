@@ -1,32 +1,47 @@
-"""Which users and items there are: the k-core, counted by streaming the rows."""
+"""Which users and items there are: every id with its code, and the k-core counted over codes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
+
+from recdistill.types import Int
+
+Pairs = Callable[[], Iterable[tuple[NDArray[np.integer], NDArray[np.integer]]]]
 
 
-def k_core(rows: pl.LazyFrame, min_user: int, min_item: int) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Return (user_id, count), (item_id, count) and how many rounds took something out.
+def vocabulary(rows: pl.LazyFrame, side: str) -> pl.LazyFrame:
+    """Return (`side`_id, count) of the rows' column `side`, by id: the row number is its code.
+
+    Not by count, which would number items by their popularity in the test part too, and every tie that is broken by
+    row would know it.
+    """
+    key = f"{side}_id"
+    return rows.group_by(pl.col(side).alias(key)).agg(pl.len().cast(pl.Int64).alias("count")).sort(key)
+
+
+def k_core(pairs: Pairs, users: Int, items: Int, min_user: int, min_item: int) -> tuple[Int, Int, int]:
+    """Return how many rows users [U] and items [I] have left, 0 of those that are out, and the rounds it took.
 
     Users and items below their minimum are taken out together and the rest counted again, until nothing changes.
-    Both are sorted by id: the row number is the dense row. Not by count, which would number items by their popularity
-    in the test part too, and every tie that is broken by row would know it. `rows` has columns user and item; it is
-    streamed once a round, so memory is that of the two vocabularies.
+    `users` and `items` count the rows of all `pairs()`: blocks of (user codes, item codes), which are read once a
+    round, so memory is that of the counts.
     """
-    kept, rounds = rows, 0
+    users, items, rounds = users.copy(), items.copy(), 0
+    user_in, item_in = users > 0, items > 0
     while True:
-        all_users, all_items = pl.collect_all([_counts(kept, "user"), _counts(kept, "item")])
-        users, items = all_users.filter(pl.col("count") >= min_user), all_items.filter(pl.col("count") >= min_item)
-        if users.height == all_users.height and items.height == all_items.height:
-            return _ordered(users, "user_id"), _ordered(items, "item_id"), rounds
+        weak_users, weak_items = user_in & (users < min_user), item_in & (items < min_item)
+        if not (weak_users.any() or weak_items.any()):
+            return users, items, rounds
         rounds += 1
-        kept = rows.join(users.lazy(), left_on="user", right_on="user_id", how="semi")
-        kept = kept.join(items.lazy(), left_on="item", right_on="item_id", how="semi")
-
-
-def _counts(rows: pl.LazyFrame, side: str) -> pl.LazyFrame:
-    return rows.group_by(pl.col(side).alias(f"{side}_id")).agg(pl.len().cast(pl.Int64).alias("count"))
-
-
-def _ordered(counts: pl.DataFrame, key: str) -> pl.DataFrame:
-    return counts.sort(key)
+        for user, item in pairs():
+            touched = np.flatnonzero(weak_users[user] | weak_items[item])
+            u, i = user[touched], item[touched]
+            lost = user_in[u] & item_in[i]  # the others went in an earlier round
+            np.subtract.at(users, u[lost], 1)
+            np.subtract.at(items, i[lost], 1)
+        # One that lost its last row to the other side is out too: it is not there to be counted again.
+        user_in, item_in = user_in & ~weak_users & (users > 0), item_in & ~weak_items & (items > 0)

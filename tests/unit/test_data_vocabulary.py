@@ -8,10 +8,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recdistill.data.vocabulary import k_core
+from recdistill.data.vocabulary import k_core, vocabulary
 
 
-def brute(pairs: set[tuple[int, str]], min_user: int, min_item: int) -> set[tuple[int, str]]:
+def core(pairs: list[tuple[int, int]], min_user: int, min_item: int) -> tuple[dict, dict, int]:
+    """Return what is left of pairs of codes, read in two blocks: user -> rows, item -> rows, and the rounds."""
+    table = np.array(pairs)
+    blocks = [(block[:, 0], block[:, 1]) for block in np.array_split(table, 2)]
+    users, items, rounds = k_core(lambda: blocks, *(np.bincount(c) for c in table.T), min_user, min_item)
+    return *({int(c): int(n[c]) for c in np.flatnonzero(n)} for n in (users, items)), rounds
+
+
+def brute(pairs: set[tuple[int, int]], min_user: int, min_item: int) -> set[tuple[int, int]]:
     while True:
         users, items = Counter(u for u, _ in pairs), Counter(i for _, i in pairs)
         weak_users = [u for u in users if users[u] < min_user]
@@ -29,20 +37,19 @@ def brute(pairs: set[tuple[int, str]], min_user: int, min_item: int) -> set[tupl
 def test_k_core_is_what_is_left_when_none_is_weak(seed, min_user, min_item):
     rng = np.random.default_rng(seed)
     users, items = rng.zipf(1.5, 150) % 40, rng.integers(30, size=150)
-    pairs = {(int(u), f"i{i}") for u, i in zip(users, items, strict=True)}
-    rows = pl.DataFrame(sorted(pairs), schema=["user", "item"], orient="row").lazy()
+    pairs = {(int(u), int(i)) for u, i in zip(users, items, strict=True)}
     left = brute(pairs, min_user, min_item)
-    found_users, found_items, rounds = k_core(rows, min_user, min_item)
-    users_left, items_left = Counter(u for u, _ in left), Counter(i for _, i in left)
-    assert found_users.rows() == sorted(users_left.items(), key=lambda r: r[0])
-    assert found_items.rows() == sorted(items_left.items(), key=lambda r: r[0])
+    found_users, found_items, rounds = core(sorted(pairs), min_user, min_item)
+    assert found_users == Counter(u for u, _ in left)
+    assert found_items == Counter(i for _, i in left)
     assert (rounds == 0) == (left == pairs)
 
 
 def test_a_chain_falls_one_end_at_a_time():
     # user k holds items k and k+1: the items at both ends have one user only, and taking them weakens the next user
-    rows = pl.DataFrame({"user": [0, 0, 1, 1, 2, 2], "item": [0, 1, 1, 2, 2, 3]}).lazy()
-    users, items, rounds = k_core(rows, 2, 2)
-    assert users.is_empty()
-    assert items.is_empty()
-    assert rounds >= 2
+    assert core([(0, 0), (0, 1), (1, 1), (1, 2), (2, 2), (2, 3)], 2, 2) == ({}, {}, 3)
+
+
+def test_a_vocabulary_is_in_order_of_ids_not_of_counts():
+    rows = pl.LazyFrame({"user": ["b", "a", "b", "10", "b", "9"]})
+    assert vocabulary(rows, "user").collect().rows() == [("10", 1), ("9", 1), ("a", 1), ("b", 3)]
