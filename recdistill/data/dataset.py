@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-from numpy.typing import NDArray
 
 from recdistill.data.features import read_features
+from recdistill.data.mapped import columns
 from recdistill.types import Dataset, Interactions
 
 
@@ -37,20 +35,12 @@ def read_dataset(ingested: Path, divided: Path) -> Dataset:
 
 def read_part(path: Path, num_users: int) -> Interactions:
     """Return one part as CSR over `num_users` rows."""
-    with pa.memory_map(str(path)) as source:
-        table = pa.ipc.open_file(source).read_all()
-    columns = {name: _column(table, name) for name in table.column_names}
-    counts = np.bincount(columns["user"], minlength=num_users)
+    found = columns(path)
+    counts = np.bincount(found["user"], minlength=num_users)
     return Interactions(
         indptr=np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)]),
-        items=columns["item"],
-        times=columns.get("time"),
-        weights=columns.get("weight"),
-        events=columns.get("event"),
+        items=found["item"],
+        times=found.get("time"),
+        weights=found.get("weight"),
+        events=found.get("event"),
     )
-
-
-def _column(table: pa.Table, name: str) -> NDArray[Any]:
-    empty = np.zeros(0, table.schema.field(name).type.to_pandas_dtype())
-    chunks = [chunk.to_numpy(zero_copy_only=True) for chunk in table.column(name).chunks]
-    return chunks[0] if len(chunks) == 1 else np.concatenate([empty, *chunks])

@@ -1,7 +1,8 @@
-"""Columns of Arrow files as views of mapped memory: they cost no memory of their own, whatever their size."""
+"""Tables of any size as columns on disk: written piece by piece, read as views of mapped memory."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,3 +26,28 @@ def _column(table: pa.Table, name: str) -> NDArray[Any]:
     empty = np.zeros(0, table.schema.field(name).type.to_pandas_dtype())
     chunks = [chunk.to_numpy(zero_copy_only=True) for chunk in table.column(name).chunks]
     return chunks[0] if len(chunks) == 1 else np.concatenate([empty, *chunks])
+
+
+def append(directory: Path, name: str, block: Mapping[str, NDArray[Any]]) -> None:
+    """Add the columns of `block`, [n] each, to those of the table `name` that grows in `directory`."""
+    for column, values in block.items():
+        with (directory / f"{name}.{column}").open("ab") as stream:
+            values.tofile(stream)
+
+
+def grown(directory: Path, name: str, types: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """Return the columns of the table `name` that grew in `directory`, of NumPy `types`, as views of their files."""
+    files = {column: directory / f"{name}.{column}" for column in types}
+    some = {column: file.is_file() and file.stat().st_size > 0 for column, file in files.items()}
+    return {c: np.memmap(files[c], dtype, "r") if some[c] else np.zeros(0, dtype) for c, dtype in types.items()}
+
+
+def write(path: Path, table: Mapping[str, NDArray[Any]]) -> None:
+    """Write the columns of `table`, [n] each, as an uncompressed Arrow file of one batch, without holding them."""
+    arrays = {}
+    for column, values in table.items():
+        kind = pa.from_numpy_dtype(values.dtype)
+        arrays[column] = pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+    batch = pa.RecordBatch.from_pydict(arrays)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)

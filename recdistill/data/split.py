@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from recdistill.data.lint import Finding, Rows, lint, refused
+from recdistill.data import mapped
+from recdistill.data.assign import TEST, TRAIN, Codes, by_moments, chronological, held_out, last, moments
+from recdistill.data.blocks import Blocks
+from recdistill.data.lint import Counts, Finding, Rows, count, findings, refused
 from recdistill.data.log import PARTS
-from recdistill.data.order import mixed
 from recdistill.errors import DataError
 from recdistill.spec import Spec
 from recdistill.store import write_text
 from recdistill.types import Int
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-Codes = NDArray[np.int8]  # [rows]: 0 train, 1 valid, 2 test
-TRAIN, VALID, TEST = 0, 1, 2
-KEPT = ("user", "item", "time", "weight", "event")
+TYPES = {"user": np.int64, "item": np.int64, "time": np.int64, "weight": np.float32, "event": np.int16}
+KEPT = tuple(TYPES)
 MOST_EVENTS = 1000  # more is a column that says something else, and would make a list of names that nobody can read
 
 
@@ -88,61 +91,93 @@ def split(ingested: Path, spec: SplitSpec, out: Path) -> dict[str, Any]:
 
     Reads the directory that `ingest` wrote. Each part is uncompressed Arrow IPC in one batch, sorted by user, time,
     item: user and item, int64, and what the log has of time (int64 microseconds), weight (float32) and event (int16,
-    a place in the list of events.json, -1 for none). Memory is that of these columns. The facts are JSON-able.
+    a place in the list of events.json, -1 for none). Memory is that of a block of users and of a few counts a user
+    and an item; the parts are twice on disk while this runs. The facts are JSON-able.
     Raises DataError if the log lacks what the split needs, a part is empty, or the linter refuses the split.
     """
-    log = pl.read_parquet(ingested / "log.parquet")
-    codes = assign(log, spec)
-    log, events = encode_events(log.select([c for c in KEPT if c in log.columns]), str(ingested))
-    parts = [log.filter(codes == code) for code in range(3)]
-    for name, part in zip(PARTS, parts, strict=True):
-        if part.is_empty():
-            what = f"the {name} part is empty: {log.height} rows, split.kind {spec.kind}"
-            raise DataError(what, where=str(ingested), fix="use another split.kind or fractions, or a larger log")
+    log = Blocks.of(ingested)
+    events = event_names(log.scan, str(ingested)) if "event" in log.names else []
+    assign = assigner(log, spec)
+    empty = not out.exists()
+    scratch = out / ".columns"
+    try:
+        scratch.mkdir(parents=True)
+        counts, item_numbers = _spread(log, assign, events, ingested, scratch)
+        parts = [mapped.grown(scratch, name, {c: TYPES[c] for c in KEPT if c in log.names}) for name in PARTS]
+        _require_rows(counts, spec, ingested)
+        times = [parts[p].get("time") for p in (TRAIN, TEST)]
+        found = findings(counts, *times, kind=spec.kind, tokens=item_numbers)
+        _require_sound(found, spec, ingested)
+        for name, part in zip(PARTS, parts, strict=True):
+            mapped.write(out / f"{name}.arrow", part)
+        seen = np.bincount(parts[TRAIN]["event"] + 1, minlength=len(events) + 1)[1:] if events else []
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if empty and out.exists() and not any(out.iterdir()):
+            out.rmdir()
+    write_text(out / "events.json", json.dumps(events))
+    report = {"kind": spec.kind, "allow": list(spec.allow), "findings": found}
+    write_text(out / "lint.json", json.dumps(report, indent=1, sort_keys=True))
+    rows, users = (dict(zip(PARTS, map(int, n), strict=True)) for n in (counts.rows, counts.users))
+    facts: dict[str, Any] = {"kind": spec.kind, "rows": rows, "users": users, "lint": found}
+    if events:
+        facts["train_events"] = dict(zip(events, map(int, seen), strict=True))
+    return facts
+
+
+def _spread(
+    log: Blocks, assign: Callable[[pl.DataFrame], Codes], events: list[str], ingested: Path, scratch: Path
+) -> tuple[Counts, bool]:
+    """Add every block to the columns of the parts in `scratch`; return what the linter counts, and if ids are whole."""
     ids = pl.read_parquet(ingested / "items.parquet")["item_id"]
-    numbers = ids.to_numpy() if ids.dtype == pl.Int64 else None
-    findings = lint(*map(_rows, parts), item_order=id_order(ids), item_numbers=numbers, kind=spec.kind)
-    bad = refused(findings, spec.allow)
+    order, numbers = id_order(ids), ids.to_numpy() if ids.dtype == pl.Int64 else None
+    counts = Counts.of(len(ids))
+    for block in log:
+        codes = assign(block)
+        if "event" in log.names:
+            block = block.with_columns(event_codes(block["event"], events))
+        values = {name: block[name].to_numpy() for name in KEPT if name in log.names}
+        rows = Rows(values["user"], values["item"], values.get("time"))
+        count(counts, rows, codes, item_order=order, item_numbers=numbers)
+        for code, name in enumerate(PARTS):
+            at = np.flatnonzero(codes == code)
+            mapped.append(scratch, name, {c: v[at].astype(TYPES[c], copy=False) for c, v in values.items()})
+    return counts, numbers is not None
+
+
+def _require_rows(counts: Counts, spec: SplitSpec, ingested: Path) -> None:
+    for name, rows in zip(PARTS, counts.rows, strict=True):
+        if not rows:
+            what = f"the {name} part is empty: {counts.rows.sum()} rows, split.kind {spec.kind}"
+            raise DataError(what, where=str(ingested), fix="use another split.kind or fractions, or a larger log")
+
+
+def _require_sound(found: list[dict[str, Any]], spec: SplitSpec, ingested: Path) -> None:
+    bad = refused(found, spec.allow)
     if bad:
         text = "\n".join(f"  - {f['name']}: {f['text']}" for f in bad)
         names = ", ".join(dict.fromkeys(f["name"] for f in bad))
         fix = f"change the split, or accept what was found with split.allow: [{names}]"
         raise DataError(f"the split linter refuses split.kind {spec.kind}\n{text}", where=str(ingested), fix=fix)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, part in zip(PARTS, parts, strict=True):
-        part.write_ipc(out / f"{name}.arrow", compression="uncompressed", record_batch_size=part.height)
-    write_text(out / "events.json", json.dumps(events))
-    report = {"kind": spec.kind, "allow": list(spec.allow), "findings": findings}
-    write_text(out / "lint.json", json.dumps(report, indent=1, sort_keys=True))
-    rows = {name: part.height for name, part in zip(PARTS, parts, strict=True)}
-    users = {name: part["user"].n_unique() for name, part in zip(PARTS, parts, strict=True)}
-    facts: dict[str, Any] = {"kind": spec.kind, "rows": rows, "users": users, "lint": findings}
-    if events:
-        counts = dict(parts[TRAIN]["event"].value_counts().iter_rows())
-        facts["train_events"] = {name: counts.get(code, 0) for code, name in enumerate(events)}
-    return facts
 
 
-def encode_events(log: pl.DataFrame, where: str) -> tuple[pl.DataFrame, list[str]]:
-    """Return `log` with its events as codes (int16, -1 where there is none), and their names in order of the text.
+def event_names(log: pl.LazyFrame, where: str) -> list[str]:
+    """Return the names in the column `event` in order of the text; blanks name none.
 
     Raises DataError, naming `where`, for a column that has too many different values to say what happened.
     """
-    if "event" not in log.columns:
-        return log, []
-    told = log["event"].set(log["event"].str.strip_chars() == "", None)
-    names = told.drop_nulls().unique().sort()
+    told = log.select(pl.col("event").unique()).collect()["event"]
+    names = told.set(told.str.strip_chars() == "", None).drop_nulls().sort()
     if len(names) > MOST_EVENTS:
         what = f"log.event has {len(names)} different values, first: {names.head(3).to_list()}"
         fix = "name a column that says what happened, such as view or purchase, or leave log.event out"
         raise DataError(what, where=where, fix=fix)
-    codes = told.replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int16)
-    return log.with_columns(codes.alias("event")), names.to_list()
+    return names.to_list()
 
 
-def _rows(part: pl.DataFrame) -> Rows:
-    time = part["time"].to_numpy() if "time" in part.columns else None
-    return Rows(part["user"].to_numpy(), part["item"].to_numpy(), time)
+def event_codes(events: pl.Series, names: list[str]) -> pl.Series:
+    """Return the place of each of `events` in `names`, int16, -1 for none."""
+    return events.replace_strict(names, range(len(names)), default=-1, return_dtype=pl.Int16)
 
 
 def id_order(ids: pl.Series) -> Int:
@@ -151,75 +186,61 @@ def id_order(ids: pl.Series) -> Int:
     return (ids if numbers.null_count() else numbers).rank("ordinal").to_numpy().astype(np.int64) - 1
 
 
-def assign(log: pl.DataFrame, spec: SplitSpec) -> pl.Series:
-    """Return the part of each row of an encoded log: 0 train, 1 valid, 2 test. Raises DataError as `split` does."""
-    user, item = log["user"].to_numpy(), log["item"].to_numpy()
-    counts = np.bincount(user)
+def assigner(log: Blocks, spec: SplitSpec) -> Callable[[pl.DataFrame], Codes]:
+    """Return what gives the part of each row of a block, called on the blocks of `log` in order.
+
+    Raises DataError as `split` does.
+    """
     match spec:
         case GlobalTime():
-            codes = _by_time(_times(log, spec.kind), spec.valid_fraction, spec.test_fraction)
-        case UserChronological():
-            order = np.lexsort((mixed(user, item), _times(log, spec.kind), user))
-            codes = _last(user, order, *held_out(counts, spec.valid_fraction, spec.test_fraction))
-        case LeaveLast():
-            order = np.lexsort((mixed(user, item), _times(log, spec.kind), user))
-            one = (counts >= 3).astype(np.int64)
-            codes = _last(user, order, one, one)
+            _require_times(log, spec.kind)
+            times = partial(log.column, "time")
+            cuts = moments(log.rows, spec.valid_fraction, spec.test_fraction, times)
+            return lambda block: by_moments(block["time"].to_numpy(), *cuts)
+        case UserChronological() | LeaveLast():
+            _require_times(log, spec.kind)
+            return partial(_latest, spec)
         case UserRandom():
-            order = np.lexsort((np.random.default_rng(spec.seed).random(len(user)), user))
-            codes = _last(user, order, *held_out(counts, spec.valid_fraction, spec.test_fraction))
+            return partial(_random, spec, np.random.default_rng(spec.seed))
         case Given():
-            codes = _given(log, spec)
-    return pl.Series(codes)
+            if "split" not in log.names:
+                fix = "set log.split to the column that says the part, or give log.path as {train: ..., test: ...}"
+                raise DataError("split.kind is given, but the log has no parts", where="split", fix=fix)
+            told = log.scan.select((pl.col("split") == "valid").any()).collect().item()
+            return partial(_given, None if told else spec, np.random.default_rng(spec.seed))
 
 
-def held_out(counts: Int, valid_fraction: float, test_fraction: float) -> tuple[Int, Int]:
-    """Return how many of each user's `counts` interactions are valid and test.
-
-    The fraction rounded down, but at least one each; users with fewer than three stay in train whole, and every
-    other keeps at least one there.
-    """
-    enough = counts >= 3
-    # The small number keeps 0.29 * 100 from becoming 28.
-    valid, test = (np.floor(counts * f + 1e-9).astype(np.int64) for f in (valid_fraction, test_fraction))
-    valid = np.minimum(np.maximum(valid, 1), counts - 2)
-    test = np.minimum(np.maximum(test, 1), counts - 1 - valid)
-    return np.where(enough, valid, 0), np.where(enough, test, 0)
+def _latest(spec: UserChronological | LeaveLast, block: pl.DataFrame) -> Codes:
+    user, item, time = (block[name].to_numpy() for name in ("user", "item", "time"))
+    order = chronological(user, item, time)
+    user = user - user[0]
+    counts = np.bincount(user)
+    one = (counts >= 3).astype(np.int64)
+    fractions = isinstance(spec, UserChronological)
+    return last(user, order, *(held_out(counts, spec.valid_fraction, spec.test_fraction) if fractions else (one, one)))
 
 
-def _last(user: Int, order: Int, valid: Int, test: Int) -> Codes:
-    """Give the last `test[u]` rows of each user in `order` (by user) to test and those before to valid."""
-    ends = np.cumsum(np.bincount(user))
-    after = np.empty(len(user), np.int64)
-    after[order] = ends[user[order]] - 1 - np.arange(len(user))
-    return np.where(after < test[user], TEST, np.where(after < (test + valid)[user], VALID, TRAIN)).astype(np.int8)
+def _random(spec: UserRandom, rng: np.random.Generator, block: pl.DataFrame) -> Codes:
+    user = block["user"].to_numpy()
+    user = user - user[0]
+    order = np.lexsort((rng.random(len(user)), user))
+    return last(user, order, *held_out(np.bincount(user), spec.valid_fraction, spec.test_fraction))
 
 
-def _by_time(time: Int, valid_fraction: float, test_fraction: float) -> Codes:
-    """Cut at two moments; rows of the very moment of a cut fall after it, so no train row is as late as a test row."""
-    ordered, n = np.sort(time), len(time)
-    test_at = ordered[min(n - 1, int(np.floor(n * (1 - test_fraction) + 1e-9)))]
-    valid_at = ordered[min(n - 1, int(np.floor(n * (1 - test_fraction - valid_fraction) + 1e-9)))]
-    return np.where(time >= test_at, TEST, np.where(time >= valid_at, VALID, TRAIN)).astype(np.int8)
-
-
-def _given(log: pl.DataFrame, spec: Given) -> Codes:
-    if "split" not in log.columns:
-        fix = "set log.split to the column that says the part, or give log.path as {train: ..., test: ...}"
-        raise DataError("split.kind is given, but the log has no parts", where="split", fix=fix)
-    codes = log["split"].replace_strict(list(PARTS), [0, 1, 2], return_dtype=pl.Int8).to_numpy().copy()
-    if not (codes == VALID).any():
-        rows = np.flatnonzero(codes == TRAIN)
-        user = log["user"].to_numpy()[rows]
-        order = np.lexsort((np.random.default_rng(spec.seed).random(len(rows)), user))
-        counts = np.bincount(user, minlength=1)
-        valid, _ = held_out(counts, spec.valid_fraction, spec.valid_fraction)
-        codes[rows] = _last(user, order, valid, np.zeros_like(valid))
+def _given(draw: Given | None, rng: np.random.Generator, block: pl.DataFrame) -> Codes:
+    """Return the parts that the block says; with `draw`, valid is drawn from train."""
+    codes = block["split"].replace_strict(list(PARTS), [0, 1, 2], return_dtype=pl.Int8).to_numpy().copy()
+    rows = np.flatnonzero(codes == TRAIN)
+    if draw is not None and len(rows):
+        user = block["user"].to_numpy()[rows]
+        user = user - user[0]
+        order = np.lexsort((rng.random(len(rows)), user))
+        valid, _ = held_out(np.bincount(user), draw.valid_fraction, draw.valid_fraction)
+        codes[rows] = last(user, order, valid, np.zeros_like(valid))
     return codes
 
 
-def _times(log: pl.DataFrame, kind: str) -> Int:
-    if "time" not in log.columns:
+def _require_times(log: Blocks, kind: str) -> None:
+    if "time" not in log.names:
         fix = "set log.time to the column of times, or split.kind: user_random"
         raise DataError(f"split.kind {kind} needs times, and the log has none", where="split", fix=fix)
-    return log["time"].to_numpy()

@@ -14,7 +14,16 @@ import pytest
 from recdistill.data.dataset import read_dataset
 from recdistill.data.ingest import ingest
 from recdistill.data.log import LogSpec
-from recdistill.data.split import Given, GlobalTime, LeaveLast, UserChronological, UserRandom, encode_events, split
+from recdistill.data.split import (
+    Given,
+    GlobalTime,
+    LeaveLast,
+    UserChronological,
+    UserRandom,
+    event_codes,
+    event_names,
+    split,
+)
 from recdistill.errors import DataError
 from recdistill.types import Dataset
 
@@ -106,12 +115,12 @@ def test_of_repeated_pairs_the_kept_row_brings_its_own(tmp_path, keep, row):
 
 
 def test_a_blank_names_no_event():
-    log = pl.DataFrame({"user": [1, 2, 3, 4], "event": ["view", None, " ", "buy"]})
-    found, names = encode_events(log, "here")
-    assert (found["event"].to_list(), names) == ([1, -1, -1, 0], ["buy", "view"])
-    found, names = encode_events(log[1:3], "here")
-    assert (found["event"].to_list(), names) == ([-1, -1], [])
-    assert found["event"].dtype == pl.Int16
+    log = pl.DataFrame({"event": ["view", None, " ", "buy"]})
+    names = event_names(log.lazy(), "here")
+    assert (event_codes(log["event"], names).to_list(), names) == ([1, -1, -1, 0], ["buy", "view"])
+    assert event_names(log[1:3].lazy(), "here") == []
+    found = event_codes(log["event"][1:3], [])
+    assert (found.to_list(), found.dtype) == ([-1, -1], pl.Int16)
 
 
 def test_a_column_that_names_no_events_is_refused(tmp_path):
