@@ -233,7 +233,7 @@ def make_lessons(
 ) -> Lessons:
     """Return what the lessons of `terms` are drawn from; the teacher's vectors are made comparable here."""
     train = dataset.train
-    users, items = torch.from_numpy(train.users()), torch.from_numpy(np.array(train.items))
+    users, items = torch.from_dlpack(train.users()), torch.from_dlpack(train.items)
     counts = torch.bincount(items, minlength=dataset.num_items)
     nobody = torch.zeros(0, dtype=torch.int64)
     tables: dict[str, Sides] = {}

@@ -44,6 +44,7 @@ class Interactions:
     times: Int | None = None  # [n]
     weights: Float | None = None  # [n] where the log names a column of weights
     events: NDArray[np.int16] | None = None  # [n] codes into Dataset.events, -1 where the row names none
+    owners: Int | None = None  # [n] the user of each, where a file has them: then `users` costs no memory
 
     @property
     def num_users(self) -> int:
@@ -53,7 +54,9 @@ class Interactions:
         return len(self.items)
 
     def users(self) -> Int:
-        """Return the user of every interaction, [n]."""
+        """Return the user of every interaction, [n]; it may be a view of a file, not to be written to."""
+        if self.owners is not None:
+            return self.owners
         return np.repeat(np.arange(self.num_users, dtype=np.int64), np.diff(self.indptr))
 
 

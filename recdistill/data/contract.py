@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import dataframely as dy
 import polars as pl
 
 from recdistill.data.log import PARTS, LogSpec, columns, is_text, reading_log, scan, where
@@ -18,17 +17,11 @@ EXAMPLES = 3
 RAW = "raw_"
 
 
-class LogRows(dy.Schema):
-    """The contract of log.parquet, checked before it is handed on."""
-
-    user = dy.Int64(nullable=False, min=0)
-    item = dy.Int64(nullable=False, min=0)
-
-
-class TimedLogRows(LogRows):
-    """The contract of a log.parquet with times."""
-
-    time = dy.Int64(nullable=False, min=0)
+def encoded(log: pl.DataFrame) -> bool:
+    """Say whether rows of log.parquet keep its contract: user, item and time, if there, are int64, known and from 0."""
+    columns = [log[name] for name in ("user", "item", "time") if name in log.columns]
+    kept = [c.dtype == pl.Int64 and not c.null_count() and not (c < 0).any() for c in columns]
+    return {"user", "item"} <= set(log.columns) and all(kept)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,4 +43,5 @@ def read_part(path: Path, num_users: int) -> Interactions:
         times=found.get("time"),
         weights=found.get("weight"),
         events=found.get("event"),
+        owners=found["user"],
     )

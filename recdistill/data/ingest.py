@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from recdistill.data.contract import LogRows, TimedLogRows, validate
+from recdistill.data.contract import encoded, validate
 from recdistill.data.features import FeaturesSpec, encode_features, write_features
 from recdistill.data.log import LogSpec, reading_log, where
 from recdistill.data.ranges import Unique, unique_rows, write_ranges
@@ -53,13 +53,13 @@ def ingest(spec: LogSpec, features: FeaturesSpec | None, out: Path, *, now: date
             what = f"no interaction is left of {dropped['kept'] - rows.repeats} after min_user {spec.min_user}"
             fix = "lower log.min_user and log.min_item"
             raise DataError(f"{what} and min_item {spec.min_item}", where=where(spec), fix=fix)
-        encoded = encode_features(features or FeaturesSpec(), users["user_id"], items["item_id"])
+        sides = encode_features(features or FeaturesSpec(), users["user_id"], items["item_id"])
         times = _write_log(rows, user_counts, item_counts, out / "log.parquet")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     users.write_parquet(out / "users.parquet")
     items.write_parquet(out / "items.parquet")
-    coverage = write_features(encoded, out)
+    coverage = write_features(sides, out)
     height = int(users["count"].sum())
     lost = {"event": dropped["event"], "min_weight": dropped["weight"], "duplicates": rows.repeats}
     lost |= {"bad_rows": report["bad_rows"], "k_core": dropped["kept"] - rows.repeats - height}
@@ -115,7 +115,6 @@ def _write_log(rows: Unique, users: Int, items: Int, path: Path) -> dict[str, st
     dense_user, dense_item = np.cumsum(users > 0) - 1, np.cumsum(items > 0) - 1
     names = pl.scan_ipc(rows.files[0]).collect_schema().names()
     rest = [c for c in ("time", "weight", "event", "split") if c in names]
-    contract: type[LogRows] = TimedLogRows if "time" in rest else LogRows
     low, high = list[int](), list[int]()
 
     def blocks() -> Iterator[pl.DataFrame]:
@@ -127,7 +126,7 @@ def _write_log(rows: Unique, users: Int, items: Int, path: Path) -> dict[str, st
             block = block.filter(kept)
             if "split" in rest:
                 block = block.with_columns(pl.col("split").cast(pl.String))
-            if not contract.is_valid(block):
+            if not encoded(block):
                 raise StageError("the encoded log breaks its own contract", where=str(path), fix="report this as a bug")
             if "time" in rest and block.height:
                 time = block["time"].to_numpy()
