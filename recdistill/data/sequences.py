@@ -45,7 +45,7 @@ class Sequences:
     @cached_property
     def owner(self) -> Tensor:
         """The user at each place, [n]."""
-        return torch.from_numpy(self.train.users())
+        return mapped(self.train.users())
 
     @cached_property
     def order(self) -> Tensor:
