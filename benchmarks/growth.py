@@ -21,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-DIM, BATCH, STEPS, WARM = 32, 8192, 40, 8
+DIM, BATCH, STEPS, WARM = 64, 8192, 40, 8
 PER_USER, PER_ITEM = 50, 500  # interactions
 QUERIES, K = 2048, 100
 
