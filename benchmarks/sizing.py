@@ -131,9 +131,7 @@ def main() -> None:
     print(table(found, args))
     most = max(line.memory for line in found)
     needed = -(-most // (args.ram_gb * GB * 0.7))
-    print(
-        f"\n{needed:.0f} machines of {args.ram_gb} GB hold in 70% of it what must be in memory at once: {most / GB:,.0f} GB"
-    )
+    print(f"\n{needed:.0f} machines of {args.ram_gb} GB hold in 70% of it what is needed at once: {most / GB:,.0f} GB")
 
 
 if __name__ == "__main__":
