@@ -25,7 +25,7 @@ from recdistill.world import World
 USERS, ITEMS, EACH, DEPTH = 60, 40, 8, 10
 EPOCH = 4  # steps: 60 users x 6 training items in batches of 90
 DEEP = TwoTowerSpec(dim=4, history=4, hidden=(8,))
-KEPT = {"weights.safetensors", "curve.json", "users.npy", "items.npy"}
+KEPT = {"weights.safetensors", "curve.json", "users.npy", "items.npy", "plan.json"}
 
 
 class Stopped(Exception):
