@@ -134,7 +134,8 @@ def validate(spec: LogSpec, *, now: datetime) -> tuple[pl.LazyFrame, dict[str, A
         raise DataError(describe(report), where=path, fix="; ".join(fixes))
     if counts["bad"] == counts["rows"]:
         raise DataError(f"no row is good\n{describe(report)}", where=path, fix="check the column mapping of `log`")
-    return frame.filter(~any_broken).select("row", *names), report
+    # Where no row is bad nothing needs to be read to find that out again.
+    return (frame.filter(~any_broken) if counts["bad"] else frame).select("row", *names), report
 
 
 def _examples(frame: pl.LazyFrame, rule: Rule) -> list[dict[str, Any]]:

@@ -38,11 +38,13 @@ def ingest(spec: LogSpec, features: FeaturesSpec | None, out: Path, *, now: date
     Raises DataError if the data is not what `spec` says.
     """
     good, report = validate(spec, now=now)
-    positives, dropped, users, items = _positives(good, spec)
+    positives, dropped = _positives(good, spec, report["rows"] - report["bad_rows"])
     scratch = out / ".rows"
     try:
         out.mkdir(parents=True, exist_ok=True)
         with reading_log(spec):
+            # One after the other: what two queries share, polars would hold.
+            users, items = (vocabulary(positives, side).collect() for side in ("user", "item"))
             ranges = write_ranges(positives, users, items, scratch / "ranges")
         rows = unique_rows(ranges, users.height, items.height, scratch, spec.duplicates)
         if spec.duplicates == "refuse" and rows.repeats:
@@ -79,20 +81,24 @@ def ingest(spec: LogSpec, features: FeaturesSpec | None, out: Path, *, now: date
     }
 
 
-def _positives(good: pl.LazyFrame, spec: LogSpec) -> tuple[pl.LazyFrame, dict[str, int], pl.DataFrame, pl.DataFrame]:
-    """Return the rows whose event and weight count, how many were lost to each (event first), and the vocabularies."""
+def _positives(good: pl.LazyFrame, spec: LogSpec, height: int) -> tuple[pl.LazyFrame, dict[str, int]]:
+    """Return which of the `height` good rows have an event and a weight that count; how many did not, event first."""
+    if spec.events is None and spec.min_weight is None:
+        return good, {"event": 0, "weight": 0, "kept": height}
     every = pl.col("row") > 0
     event = every if spec.events is None else pl.col("event").is_in(spec.events).fill_null(False)
     weight = every if spec.min_weight is None else pl.col("weight") >= spec.min_weight
-    kept = good if spec.events is None and spec.min_weight is None else good.filter(event & weight)
-    tally = good.select(event=(~event).sum(), weight=(event & ~weight).sum(), kept=(event & weight).sum())
     with reading_log(spec):
-        lost, users, items = pl.collect_all([tally, vocabulary(kept, "user"), vocabulary(kept, "item")])
+        lost = good.select(
+            event=(~event).sum(),
+            weight=(event & ~weight).sum(),
+            kept=(event & weight).sum(),
+        ).collect()
     counts = lost.row(0, named=True)
     if counts["kept"] == 0:
         what = f"no row counts: {counts['event']} have other events, {counts['weight']} a weight below min_weight"
         raise DataError(what, where=where(spec), fix="check log.events and log.min_weight against the data")
-    return kept, counts, users, items
+    return good.filter(event & weight), counts
 
 
 def _refuse(rows: Unique, users: pl.DataFrame, items: pl.DataFrame, spec: LogSpec) -> None:

@@ -23,9 +23,8 @@ def columns(path: Path, *names: str) -> dict[str, NDArray[Any]]:
 
 
 def _column(table: pa.Table, name: str) -> NDArray[Any]:
-    empty = np.zeros(0, table.schema.field(name).type.to_pandas_dtype())
-    chunks = [chunk.to_numpy(zero_copy_only=True) for chunk in table.column(name).chunks]
-    return chunks[0] if len(chunks) == 1 else np.concatenate([empty, *chunks])
+    column = table.column(name)
+    return column.chunk(0).to_numpy(zero_copy_only=True) if column.num_chunks == 1 else column.to_numpy()
 
 
 def append(directory: Path, name: str, block: Mapping[str, NDArray[Any]]) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from recdistill.data.log import PARTS
 from recdistill.data.mapped import columns
+from recdistill.data.order import stable_order
 from recdistill.types import Int
 
 ROWS = 1 << 21  # of a range, but for its last user: about 0.5 GiB while it is sorted
@@ -70,12 +71,12 @@ def unique_rows(
     files, repeats, examples = list[Path](), 0, list[pl.DataFrame]()
     for directory in ranges:
         part = pl.scan_ipc(directory, hive_partitioning=False).collect()
-        kept, again = _unique(part, items, "first" if duplicates == "keep_first" else "last")
-        repeats += part.height - kept.height
+        places, again = _chosen(part, items, "first" if duplicates == "keep_first" else "last")
+        repeats += part.height - len(places)
         if duplicates == "refuse" and len(examples) < EXAMPLES and again.height:
             key = [name for name in ("u", "i", "split") if name in again.columns]
             examples.append(again.group_by(key).agg(pl.len(), pl.col("row").max()).sort(key).head(EXAMPLES))
-        kept = _ordered(kept.drop("row"), items)
+        kept = part.drop("row")[places]
         files.append(out / f"{directory.name}.arrow")
         kept.write_ipc(files[-1], compression="uncompressed", record_batch_size=kept.height)
         first = int(kept["u"][0])
@@ -87,45 +88,42 @@ def unique_rows(
     return Unique(files, by_user, by_item, repeats, shown)
 
 
-def _unique(part: pl.DataFrame, items: int, keep: Literal["first", "last"]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return `part` with every key once, in any order, and all rows of the keys that repeat.
+def _chosen(part: pl.DataFrame, items: int, keep: Literal["first", "last"]) -> tuple[Int, pl.DataFrame]:
+    """Return the places of one row of every key, by user, time, item, part; and all rows of keys that repeat.
 
-    Only rows that repeat are put in order of time: they are found by one sort of one number.
+    Two sorts of one number each; only rows that repeat are put in order of time before one of them is chosen.
     """
     key = [name for name in ("u", "i", "split") if name in part.columns]
-    number = _pair(part, items)
-    order = number.arg_sort().to_numpy()
-    ordered = number.to_numpy()[order]
-    same = ordered[1:] == ordered[:-1]
-    if not same.any():
-        return part, part.clear()
-    repeated = np.zeros(part.height, bool)
-    repeated[order[1:][same]] = repeated[order[:-1][same]] = True
-    again = part.filter(repeated)
-    chosen = again.sort([*key, *(["time"] if "time" in part.columns else []), "row"])
-    chosen = chosen.unique(key, keep=keep, maintain_order=True)
-    return pl.concat([part.filter(~repeated), chosen]), again
+    pair = _pair(part, items)
+    order = stable_order(pair)
+    same = pair[order[1:]] == pair[order[:-1]]
+    again = part.clear()
+    if same.any():
+        places = order[np.append(same, False) | np.insert(same, 0, False)]
+        again = part[places].with_columns(place=places)
+        ranked = again.sort([*key, *(["time"] if "time" in part.columns else []), "row"])
+        left_out = np.zeros(part.height, bool)
+        left_out[places] = True
+        left_out[ranked.unique(key, keep=keep, maintain_order=True)["place"].to_numpy()] = False
+        order = order[~left_out[order]]
+    if "time" not in part.columns:
+        return order, again
+    return order[_by_time(part["u"].to_numpy()[order], part["time"].to_numpy()[order])], again
 
 
-def _pair(part: pl.DataFrame, items: int) -> pl.Series:
+def _pair(part: pl.DataFrame, items: int) -> Int:
     """Return one number for each row, in order of user, item, part; a range has fewer than 2^29 users x 2^32 items."""
-    first = part["u"].min()
-    number = (pl.col("u") - first).cast(pl.Int64) * items + pl.col("i")
+    number = (pl.col("u") - pl.col("u").min()).cast(pl.Int64) * items + pl.col("i")
     if "split" in part.columns:
         number = number * len(PARTS) + pl.col("split").to_physical()
-    return part.select(number).to_series()
+    return part.select(number).to_series().to_numpy()
 
 
-def _ordered(part: pl.DataFrame, items: int) -> pl.DataFrame:
-    """Return `part` by user, time, item, part: by one number for the first two where it holds them."""
-    rest = [name for name in ("i", "split") if name in part.columns]
-    if "time" not in part.columns:
-        return part.select(pl.all(), _pair(part, items).alias("key")).sort("key").drop("key")
-    user, time = part["u"].to_numpy(), part["time"].to_numpy()
-    first, low = int(user.min()), int(time.min())
+def _by_time(user: NDArray[np.uint32], time: Int) -> Int:
+    """Return the order of rows, which are by user, by user and time, ties by place."""
+    first, low = int(user[0]), int(time.min())
     step = 1 if (time % 1_000_000).any() else 1_000_000  # many logs count seconds
     span = (int(time.max()) - low) // step + 1
-    if (int(user.max()) - first + 1) * span >= INT64:
-        return part.sort(["u", "time", *rest])
-    key = (pl.col("u") - first).cast(pl.Int64) * span + (pl.col("time") - low) // step
-    return part.with_columns(key.alias("key")).sort(["key", *rest]).drop("key")
+    if (int(user[-1]) - first + 1) * span >= INT64:
+        return np.lexsort((time, user))
+    return stable_order((user - np.uint32(first)).astype(np.int64) * span + (time - low) // step)
