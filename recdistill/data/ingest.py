@@ -40,6 +40,7 @@ def ingest(spec: LogSpec, features: FeaturesSpec | None, out: Path, *, now: date
     good, report = validate(spec, now=now)
     positives, dropped = _positives(good, spec, report["rows"] - report["bad_rows"])
     scratch = out / ".rows"
+    shutil.rmtree(scratch, ignore_errors=True)  # rows that a killed run left are not of this log
     try:
         out.mkdir(parents=True, exist_ok=True)
         with reading_log(spec):

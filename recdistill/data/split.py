@@ -100,6 +100,7 @@ def split(ingested: Path, spec: SplitSpec, out: Path) -> dict[str, Any]:
     assign = assigner(log, spec)
     empty = not out.exists()
     scratch = out / ".columns"
+    shutil.rmtree(scratch, ignore_errors=True)  # what a killed run left must not come before what this one adds
     try:
         scratch.mkdir(parents=True)
         counts, item_numbers = _spread(log, assign, events, ingested, scratch)

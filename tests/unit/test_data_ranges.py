@@ -144,6 +144,27 @@ def test_a_split_in_blocks_is_the_split_of_the_whole(tmp_path, monkeypatch, spec
     assert found[0] == found[1]
 
 
+def test_what_a_killed_run_left_is_no_part_of_the_next(tmp_path):
+    log = make_log(5, "whole")
+    source = ingested(log, ["time"], tmp_path / "a")
+    left = tmp_path / "b/in/.rows/ranges/range=0"
+    left.mkdir(parents=True)
+    stale = pl.DataFrame(
+        {"row": [1], "u": [0], "i": [0], "time": [7]}, {"row": pl.UInt32, "u": pl.UInt32, "i": pl.UInt32}
+    )
+    stale.write_ipc(left / "ffffffff.ipc")
+    log.write_parquet(tmp_path / "b/log.parquet")
+    spec = LogSpec(path=str(tmp_path / "b/log.parquet"), user="who", item="what", time="at")
+    ingest(spec, None, tmp_path / "b/in", now=NOW)
+    assert (tmp_path / "b/in/log.parquet").read_bytes() == (source / "log.parquet").read_bytes()
+    kind = UserRandom(kind="user_random", allow=ALLOW)
+    facts = split(source, kind, tmp_path / "first")
+    (tmp_path / "second/.columns").mkdir(parents=True)
+    (tmp_path / "second/.columns/train.user").write_bytes(bytes(80))
+    assert split(source, kind, tmp_path / "second") == facts
+    assert not (tmp_path / "second/.columns").exists()
+
+
 def test_a_refused_split_leaves_nothing(tmp_path):
     source = ingested(make_log(5, "whole"), ["time", "split"], tmp_path / "log")
     with pytest.raises(DataError, match="the split linter refuses"):
