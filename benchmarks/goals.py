@@ -89,7 +89,7 @@ def markdown(rows: Sequence[Row]) -> str:
 def _cells(row: Row) -> list[str]:
     names = [row["goal"], row["what"], row.get("ours", ""), row.get("peer", "")]
     if "note" in row:
-        return [*names, row["note"], *[""] * (len(HEAD) - 5)]
+        return [*names, row["note"], *[""] * (len(HEAD) - 6), row.get("met", "")]
     rates = [number(row.get(key)) for key in ("ours_per_cpu_s", "peer_per_cpu_s", "ours_per_s", "peer_per_s")]
     sign = "<= " if row["below"] else ">= "
     limits = ["" if row[key] is None else f"{sign}{row[key]:g}" for key in ("must", "aim")]

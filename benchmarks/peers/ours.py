@@ -46,7 +46,7 @@ def train(asked):
     from recdistill.data.sequences import Sequences
     from recdistill.fit import fit, load
     from recdistill.models.build import history_length
-    from recdistill.models.spec import Encoder, TrainSpec
+    from recdistill.models.spec import ModelSpec, TrainSpec
     from recdistill.scoring import vectors
 
     data, joined = opened(asked)
@@ -55,7 +55,7 @@ def train(asked):
     out = Path(tempfile.mkdtemp(prefix="ours-"))
     epochs = asked["train"].get("epochs", NEVER // 1000)
     settings = TrainSpec(**{"patience": 0, **asked["train"], "epochs": epochs, "evaluate_every": 1 if kept else epochs})
-    spec = TypeAdapter(Encoder).validate_python({"kind": "mf", "dim": asked["dim"], **asked.get("model", {})})
+    spec = TypeAdapter(ModelSpec).validate_python({"kind": "mf", "dim": asked["dim"], **asked.get("model", {})})
 
     def run(log):
         fit(data, spec, settings, out, name="timed", world=joined, log=log, checkpoint_every=NEVER, keep=kept)
