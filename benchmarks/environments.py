@@ -22,7 +22,7 @@ def environment(name: str, root: Path) -> Path | str:
     """
     pins, home = [PINS / f"{name}.txt", PINS / f"{name}.bare.txt"], (root / name).absolute()
     pins = [file for file in pins if file.is_file()]
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in pins)).hexdigest()
+    digest = hashlib.sha256("\n".join(line for file in pins for line in _lines(file)).encode()).hexdigest()
     python, stamp = home / "bin" / "python", home / "installed"
     if stamp.is_file() and stamp.read_text(encoding="utf-8").startswith(digest):
         reason = stamp.read_text(encoding="utf-8").partition("\n")[2].strip()
@@ -42,6 +42,10 @@ def environment(name: str, root: Path) -> Path | str:
 
 NAMED = re.compile(r"\w*(Error|Exception|ERROR)\b:")  # what a traceback, or pip, ends with
 PIP = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+
+
+def _lines(pins: Path) -> list[str]:
+    return [line for line in pins.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
 
 
 def _bare(home: Path) -> list[str]:
