@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from recdistill import errors
 from recdistill.errors import RecdistillError, StageError
@@ -26,6 +27,7 @@ LONG = timedelta(days=7)  # how long ranks wait for rank 0's stages; torchrun en
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT, LARGEST_KEPT = 2**30, 2**25  # bytes kept at the heap's end, and of one block: the most that glibc takes
 HUNG = timedelta(minutes=10)  # a collective that takes longer has lost a peer
+SOON = timedelta(seconds=2)  # how often a rank that joins looks whether a newer attempt has begun
 ASK = timedelta(minutes=1)  # how often a rank that waits asks whether the store is still there
 
 
@@ -141,12 +143,41 @@ def _join(rank: int, size: int, place: str, *, given: bool) -> World:
     # The store is torchrun's, or the engine's; where there is neither, rank 0 keeps it.
     keeps = rank == 0 and not given and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     tcp = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), size, is_master=keeps)
-    # A restarted attempt must not read the addresses its predecessor left, so each has a prefix of its own.
-    store = dist.PrefixStore(f"recdistill/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", tcp)
+    tcp = dist.PrefixStore("recdistill", tcp)
+    store = dist.PrefixStore(_attempt(tcp, rank, size), tcp)
     if not given:
         dist.init_process_group(backend(place), store=store, rank=rank, world_size=size, timeout=HUNG)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", size))
     return World(rank=rank, size=size, device=place, store=dist.PrefixStore("share", store), local=local)
+
+
+def _attempt(store: Any, rank: int, size: int) -> str:
+    """Return the name of this attempt to run together, on which all ranks agree.
+
+    A restarted one must not read the addresses that its predecessor left in the store. How often each agent has
+    restarted its processes does not tell: an agent whose neighbour fails restarts its own without counting it. So rank
+    0 calls, and goes on with those that have answered, each by a name that no other process has.
+    """
+    import torch.distributed as dist
+
+    if rank == 0:
+        name = f"attempt/{store.add('attempts', 1)}"
+        store.set("call", name)
+        answers = [f"{name}/answer/{other}" for other in range(1, size)]
+        store.wait(answers, HUNG)
+        store.set(f"{name}/go", json.dumps([store.get(answer).decode() for answer in answers]))
+        return name
+    me, end = uuid4().hex, time.monotonic() + HUNG.total_seconds()
+    while time.monotonic() < end:
+        with suppress(dist.DistStoreError):  # not yet
+            store.wait(["call"], SOON)
+            name = store.get("call").decode()
+            store.set(f"{name}/answer/{rank}", me)
+            store.wait([f"{name}/go"], SOON)
+            if me in json.loads(store.get(f"{name}/go")):
+                return name
+            time.sleep(0.1)  # that call was of an attempt before this one
+    raise StageError("rank 0 has not called", where=f"rank {rank}", fix="see why it ended, and run the command again")
 
 
 def _keep_memory() -> None:

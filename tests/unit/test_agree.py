@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.distill import _meant
 from recdistill import agree
+from recdistill.config import load_config
 from recdistill.errors import ArtifactError, ConfigError
 from recdistill.world import World
 
@@ -25,6 +27,15 @@ def test_the_first_rank_that_means_another_run_is_named() -> None:
 def test_the_first_rank_that_does_not_see_the_store_is_named() -> None:
     with pytest.raises(ArtifactError, match=r"rank 1 on two does not see .* to /one/store \(2 of 3 ranks do not\)"):
         agree.judge([says("one"), says("two", sees=False), says("three", sees=False)])
+
+
+def test_what_a_run_means_is_not_where_a_machine_has_its_store(tmp_path) -> None:
+    file = tmp_path / "run.yaml"
+    log = "{path: log.parquet, user: user_id, item: item_id, time: timestamp}"
+    models = "teacher: {model: {kind: mf, dim: 8}, train: {epochs: 3}}\nstudent: {model: {kind: mf, dim: 8}, train: {epochs: 3}}\n"
+    file.write_text(f"name: same\nlog: {log}\n{models}")
+    meant = [_meant(load_config(file, sets)) for sets in ((), ("exec.store=/mnt/store",), ("teacher.train.seed=2",))]
+    assert meant[0] == meant[1] != meant[2]
 
 
 def test_one_machine_is_asked_nothing(tmp_path) -> None:
