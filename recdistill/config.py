@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from recdistill.ann import IndexSpec
 from recdistill.checks import checks
@@ -47,6 +47,9 @@ class ExecSpec(Spec):
     """Tracking and registry URI; left out, an SQLite file beside the store."""
     checkpoint_every: PositiveInt = 500
     """Steps between two checkpoints of a model in training."""
+    prefetch: NonNegativeInt = 0
+    """Batches that a thread draws, and brings to the GPU, ahead of the step; a student whose draws follow what it has
+    learned by then draws none ahead."""
 
     def placement(self, batch: int) -> Placement:
         """Return what the planner of a training with such batches is told."""

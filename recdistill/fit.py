@@ -17,7 +17,8 @@ from torch import Tensor
 
 from recdistill.axes import served
 from recdistill.begin import end, learned, resume
-from recdistill.data.batches import Sampler, make_batches
+from recdistill.data.batches import Sampler
+from recdistill.data.prefetch import batches_ahead
 from recdistill.data.sequences import Sequences
 from recdistill.data.tasks import targets
 from recdistill.distill.compose import make_terms
@@ -38,7 +39,7 @@ from recdistill.settle import settler
 from recdistill.start import principal
 from recdistill.store import aside, write_text
 from recdistill.subclasses import classes_of, kept_head, taught_subs
-from recdistill.teaching import Teaching, make_guide, parts
+from recdistill.teaching import Teaching, actor_of, make_guide, parts
 from recdistill.train import RATES, Progress, Stopwatch, train
 from recdistill.types import Dataset, Float, Int, Log
 from recdistill.world import World
@@ -65,6 +66,7 @@ def fit(
     keep: bool = False,
     after: Path | None = None,
     part: tuple[int, int] = (0, 1),
+    prefetch: int = 0,
 ) -> dict[str, Any]:
     """Train a model and write it to `out`: weights.safetensors, curve.json, and an encoder's vectors; collective.
 
@@ -92,7 +94,7 @@ def fit(
     keeper = Keeper(out, model, plain, judge, world, clock, steps, checkpoint_every, keep, prune, settle)
     done = train(
         model,
-        make_batches(sampler, world),
+        batches_ahead(sampler, world, until, prefetch),
         at,
         steps=steps,
         until=until,
@@ -163,7 +165,7 @@ def _distributed(
             partner=partner,
             task=1.0 if teaching is None else teaching.task,
             parts=parts(teaching, settings.epochs, spec.dim),
-            actor=_actor(teaching, settings.seed),
+            actor=actor_of(teaching, settings.seed),
             classes=classes_of(spec, settings),
         )
     return distribute(
@@ -178,12 +180,6 @@ def _distributed(
         seed=settings.seed,
         starts=_starts(spec, teaching, settings.seed) | learned(model, after),
     )
-
-
-def _actor(teaching: Teaching | None, seed: int) -> dict[str, Any] | None:
-    if teaching is None or teaching.select is None:
-        return None
-    return {"every": teaching.select.every, "rate": teaching.select.rate, "seed": seed}
 
 
 def _starts(spec: ModelSpec, teaching: Teaching | None, seed: int) -> dict[str, Rows]:

@@ -56,6 +56,11 @@ class Lessons:
         """Return how long the teacher's vectors are that users and items are compared with; 0 where none are."""
         return next(((left.shape[1], right.shape[1]) for left, right in self.tables.values()), (0, 0))
 
+    @property
+    def follows(self) -> bool:
+        """Say whether what is drawn depends on what the student has learned by then."""
+        return self.guide is not None
+
     def kept(self) -> Tensor | None:
         """Return the users whose lists are compared now; None for all of them."""
         return None if self.guide is None else self.guide.kept()

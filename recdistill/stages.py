@@ -162,6 +162,7 @@ def fit(
         goes = {"after": None if after is None else after.path, "part": part, "keep": keep}
         place, every = how.placement(train.batch), how.checkpoint_every
         runs = {"world": run.world, "log": run.log, "layout": place, "checkpoint_every": every}
+        runs["prefetch"] = how.prefetch
         return fit_model(dataset, model, train, out, name=name, teaching=teaching, **goes, **runs)
 
     return run.build(Step("fit", 1, config, inputs, resumes=True, collective=True), work)

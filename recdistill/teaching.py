@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from recdistill.distill.schedule import Part
 from recdistill.distill.spec import ListTermSpec, TermSpec
@@ -68,6 +68,13 @@ def parts(teaching: Teaching | None, epochs: int, dim: int) -> list[Part]:
         wide = upto if stage.width else wide
         found.append(Part(until=gone / epochs, task=stage.task, columns=columns, **moves))
     return found
+
+
+def actor_of(teaching: Teaching | None, seed: int) -> dict[str, Any] | None:
+    """Return what the actor that selects rows is made of, None where there is none."""
+    if teaching is None or teaching.select is None:
+        return None
+    return {"every": teaching.select.every, "rate": teaching.select.rate, "seed": seed}
 
 
 def make_guide(

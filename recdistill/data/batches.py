@@ -37,6 +37,11 @@ class Teaches(Protocol):
         """Say whether a term compares the first of the batch's negatives."""
         ...
 
+    @property
+    def follows(self) -> bool:
+        """Say whether what is drawn depends on what the student has learned by then."""
+        ...
+
     def kept(self) -> Tensor | None:
         """Return the users whose lists are compared now; None for all of them."""
         ...

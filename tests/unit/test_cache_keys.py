@@ -130,6 +130,7 @@ def test_a_student_is_of_its_labels(run: Run):
         {"threads": 3},
         {"mlflow": "sqlite:///x.db"},
         {"checkpoint_every": 7},
+        {"prefetch": 2},
     ],
 )
 def test_how_it_is_computed_is_no_part_of_a_student(run: Run, how):
