@@ -32,8 +32,8 @@ def test_the_first_rank_that_does_not_see_the_store_is_named() -> None:
 def test_what_a_run_means_is_not_where_a_machine_has_its_store(tmp_path) -> None:
     file = tmp_path / "run.yaml"
     log = "{path: log.parquet, user: user_id, item: item_id, time: timestamp}"
-    models = "teacher: {model: {kind: mf, dim: 8}, train: {epochs: 3}}\nstudent: {model: {kind: mf, dim: 8}, train: {epochs: 3}}\n"
-    file.write_text(f"name: same\nlog: {log}\n{models}")
+    model = "{model: {kind: mf, dim: 8}, train: {epochs: 3}}"
+    file.write_text(f"name: same\nlog: {log}\nteacher: {model}\nstudent: {model}\n")
     meant = [_meant(load_config(file, sets)) for sets in ((), ("exec.store=/mnt/store",), ("teacher.train.seed=2",))]
     assert meant[0] == meant[1] != meant[2]
 
