@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 FBGEMM_cpu := ./shims/fbgemm-gpu
 FBGEMM_cuda :=
 
-.PHONY: help setup quickstart test test-parts test-whole test-ray lint bench
+.PHONY: help setup quickstart test test-parts test-whole test-ray gpu-check gpu-bench lint bench
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,8 @@ help:
 	@echo "make quickstart  synthetic data, a teacher, a student, a report: configs/quickstart.yaml"
 	@echo "make test        the tests"
 	@echo "make test-ray    installs Ray too, and tests a run on a Ray cluster of two nodes"
+	@echo "make gpu-check   a training on the GPU beside one on the CPU; one line where there is no GPU"
+	@echo "make gpu-bench   bandwidth and FLOP/s of the GPU's steps against the card's"
 	@echo "make lint        ruff and pyrefly"
 	@echo "make bench       ours against peers and limits: DATA=data/gowalla, BENCH_ARGS='--quick --only g1,g4'"
 
@@ -70,3 +72,9 @@ lint: $(STAMP)
 # Nothing here is a test: a table of ratios, in runs/bench. Peers go into environments of their own, under .bench.
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/bench.py $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
+
+gpu-check: $(STAMP)
+	$(BIN)/python benchmarks/gpu_check.py
+
+gpu-bench: $(STAMP)
+	$(BIN)/python benchmarks/gpu.py
