@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,10 +98,8 @@ def parts(asked: Asked) -> Iterator[Sequence[str]]:
 
 def spread(asked: Asked, until: str, shares: Sequence[str]) -> list[str]:
     """Run the stages to `until` once a share, each in a task of Ray Data's; return the paths of what they made."""
-    import ray  # pyrefly: ignore
-
     cpus = asked.config.exec.threads or 1
-    rows = ray.data.from_items([{"share": share} for share in shares], override_num_blocks=len(shares))
+    rows = _module("ray.data").from_items([{"share": share} for share in shares], override_num_blocks=len(shares))
     made = rows.map(partial(_row, asked, until), num_cpus=cpus)
     found = made.take_all()
     for row in found:
@@ -114,24 +113,21 @@ def train(asked: Asked, until: str) -> list[str]:
 
     torch's process group is Ray's: gloo for what is on the CPU, NCCL for what is on a GPU.
     """
-    import ray  # pyrefly: ignore
-    from ray.train import RunConfig, ScalingConfig, WorkerGroupError  # pyrefly: ignore
-    from ray.train.torch import TorchConfig, TorchTrainer  # pyrefly: ignore
-
     from recdistill.world import HUNG, backend
 
-    how = asked.config.exec
-    gpus = how.device != "cpu" and ray.cluster_resources().get("GPU", 0) >= asked.workers
+    how, ray_train, ray_torch = asked.config.exec, _module("ray.train"), _module("ray.train.torch")
+    gpus = how.device != "cpu" and _module("ray").cluster_resources().get("GPU", 0) >= asked.workers
+    group, patience = backend("cuda" if gpus else "cpu"), int(HUNG.total_seconds())
     each = {"CPU": how.threads or 1} | ({"GPU": 1} if gpus else {})
-    trainer = TorchTrainer(
+    trainer = ray_torch.TorchTrainer(
         partial(work, asked, until),
-        scaling_config=ScalingConfig(num_workers=asked.workers, use_gpu=gpus, resources_per_worker=each),
-        run_config=RunConfig(name=until, storage_path=str(Path(how.store).absolute().parent / "ray")),
-        torch_config=TorchConfig(backend=backend("cuda" if gpus else "cpu"), timeout_s=int(HUNG.total_seconds())),
+        scaling_config=ray_train.ScalingConfig(num_workers=asked.workers, use_gpu=gpus, resources_per_worker=each),
+        run_config=ray_train.RunConfig(name=until, storage_path=str(Path(how.store).absolute().parent / "ray")),
+        torch_config=ray_torch.TorchConfig(backend=group, timeout_s=patience),
     )
     try:
         return trainer.fit().return_value or []
-    except WorkerGroupError as error:
+    except ray_train.WorkerGroupError as error:
         failed = [error.worker_failures[rank] for rank in sorted(error.worker_failures)]
         ours = next((cause for cause in failed if isinstance(cause, RecdistillError)), None)
         if ours is None:
@@ -171,13 +167,7 @@ def connected(*, quiet: bool) -> Iterator[None]:
     """Be connected to a Ray cluster inside the block; raises StageError where Ray is not installed."""
     for name, value in QUIET.items():  # before Ray is imported, which reads them then
         os.environ.setdefault(name, value)
-    try:
-        import ray  # pyrefly: ignore
-        import ray.data  # pyrefly: ignore
-        import ray.train.torch  # pyrefly: ignore
-    except ImportError as cause:
-        fix = "pip install 'recdistill[ray]', here and on every machine of the cluster"
-        raise StageError(f"Ray is not installed ({cause})", where="ray", fix=fix) from cause
+    ray, _, _ = (_module(name) for name in ("ray", "ray.data", "ray.train.torch"))
     for name in ("ray.data", "ray.train"):
         logging.getLogger(name).setLevel(logging.WARNING)
     ray.init(log_to_driver=not quiet, logging_level="ERROR")
@@ -185,3 +175,12 @@ def connected(*, quiet: bool) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _module(name: str) -> Any:
+    """Return a module of Ray's, which is an extra."""
+    try:
+        return import_module(name)
+    except ImportError as cause:
+        fix = "pip install 'recdistill[ray]', here and on every machine of the cluster"
+        raise StageError(f"Ray is not installed ({cause})", where="ray", fix=fix) from cause
