@@ -149,9 +149,8 @@ def test_what_a_killed_run_left_is_no_part_of_the_next(tmp_path):
     source = ingested(log, ["time"], tmp_path / "a")
     left = tmp_path / "b/in/.rows/ranges/range=0"
     left.mkdir(parents=True)
-    stale = pl.DataFrame(
-        {"row": [1], "u": [0], "i": [0], "time": [7]}, {"row": pl.UInt32, "u": pl.UInt32, "i": pl.UInt32}
-    )
+    kinds = {"row": pl.UInt32, "u": pl.UInt32, "i": pl.UInt32, "time": pl.Int64}
+    stale = pl.DataFrame({"row": [1], "u": [0], "i": [0], "time": [7]}, kinds)
     stale.write_ipc(left / "ffffffff.ipc")
     log.write_parquet(tmp_path / "b/log.parquet")
     spec = LogSpec(path=str(tmp_path / "b/log.parquet"), user="who", item="what", time="at")
