@@ -52,7 +52,7 @@ def _catalogue(setting: Setting, what: str, vectors: Path, *, teacher: bool) -> 
 
 
 def _of(crew: Crew, timed: dict, ours: str, what: str) -> list[Row]:
-    """Return the rows of one of our indexes; only the one that `auto` chooses has a goal to reach."""
+    """Return the rows of one of our indexes: what `auto` chooses, or one of few bytes."""
     if ours in crew.failed:
         return [missing("G8", what, ours, crew.failed[ours])]
     about = crew.workers[ours].about
