@@ -3,8 +3,8 @@
     python benchmarks/gpu_check.py                 make gpu-check: one line, and exit 0, where there is no GPU
     python benchmarks/gpu_check.py --device cpu    the same lines on the CPU: what can be tried of them without a GPU
 
-Needs torch, torchrec, numba, polars, pydantic, safetensors, scipy and what they stand on; none of MLflow, faiss,
-dataframely and cyclopts.
+Needs torch, torchrec, numba, polars, pydantic, safetensors, scipy and what they stand on; none of MLflow, faiss and
+cyclopts.
 """
 
 from __future__ import annotations

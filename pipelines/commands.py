@@ -68,7 +68,10 @@ def run(
     found = load_config(config, sets, method)
     prepare_mlflow()
     command = shlex.join(["recdistill", *sys.argv[1:]])
-    with progress(json=json) as log, world(device=found.exec.device, threads=found.exec.threads) as joined:
+    how = found.exec
+    if until in distill.DATA:  # to look for a GPU, or to set threads, imports torch: longer than all these stages take
+        how = how.model_copy(update={"device": "cpu", "threads": None})
+    with progress(json=json) as log, world(device=how.device, threads=how.threads) as joined:
         go = Run(store=Path(found.exec.store), world=joined, log=log)
         outcome = distill.distill(found, go, until=until, command=command)
     say(outcome.summary(), outcome.text(), as_json=json)

@@ -26,7 +26,8 @@ from recdistill.stages import Run
 from recdistill.types import Artifact
 from recdistill.yamlfile import dotted
 
-NAMES = ("ingest", "split", "scratch", "yesterday", "teacher", "labels", "rounds", "student", "index", "defer")
+DATA = ("ingest", "split")  # the stages that need no torch
+NAMES = (*DATA, "scratch", "yesterday", "teacher", "labels", "rounds", "student", "index", "defer")
 NAMES += ("evaluate", "refresh", "latency", "promote")
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # it takes a tenth of a second to import, and whoever checks a configuration reads no table
+    import pyarrow as pa
 
 
 def columns(path: Path, *names: str) -> dict[str, NDArray[Any]]:
@@ -17,6 +19,8 @@ def columns(path: Path, *names: str) -> dict[str, NDArray[Any]]:
     A file of one batch is not copied; the batches of any other are put together in memory. Raises OSError if the file
     is missing.
     """
+    import pyarrow as pa
+
     with pa.memory_map(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
     return {name: _column(table, name) for name in names or table.column_names}
@@ -43,6 +47,8 @@ def grown(directory: Path, name: str, types: Mapping[str, Any]) -> dict[str, NDA
 
 def write(path: Path, table: Mapping[str, NDArray[Any]]) -> None:
     """Write the columns of `table`, [n] each, as an uncompressed Arrow file of one batch, without holding them."""
+    import pyarrow as pa
+
     arrays = {}
     for column, values in table.items():
         kind = pa.from_numpy_dtype(values.dtype)

@@ -67,6 +67,7 @@ def test_help_names_every_command_and_is_light(tmp_path: Path) -> None:
 def test_data_commands_are_light(tmp_path: Path) -> None:
     assert loaded("synth", "d", "--users", "20", "--items", "40", "--events-per-user", "5", cwd=tmp_path) == []
     assert loaded("check", str(config(tmp_path)), cwd=tmp_path) == []
+    assert loaded("run", str(config(tmp_path)), "--until", "split", cwd=tmp_path) == []
 
 
 def test_check_says_ok(tmp_path: Path) -> None:
