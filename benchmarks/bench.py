@@ -37,14 +37,11 @@ PARTS = {  # module of benchmarks -> the goals it has rows of
     "indexes": "g8 g9",
     "startup": "g10",
     "threads": "g12",
+    "preparation": "g7",
     "quality": "g0",
 }
 LONG = ("quality",)
 VERSION = re.compile(r"\d+\.\d+\.\d")
-if "def rows(" in (
-    ingest.read_text(encoding="utf-8") if (ingest := ROOT / "benchmarks" / "ingest.py").is_file() else ""
-):
-    PARTS["ingest"] = "g7"
 
 
 def main() -> None:

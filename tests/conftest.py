@@ -21,6 +21,7 @@ LOOPBACK = ("127.", "::1", "localhost")
 # Threads that wait for each other by spinning take the processor from whoever they wait for: on two busy cores a test
 # of seconds takes minutes. Read when torch is loaded, here and in every process that a test starts.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other half of the tests runs beside this one
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -113,6 +113,7 @@ def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("many")
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "OMP_NUM_THREADS": "1"}
+    shared["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # the store is there, as where torchrun keeps it
     command = [sys.executable, "-W", "ignore", "-c", SCRIPT, str(out), json.dumps([LAYOUTS, MOVED])]
     started = [
         subprocess.Popen(command, cwd=ROOT, env=os.environ | shared | {"RANK": str(n), "LOCAL_RANK": str(n % 2)})
