@@ -17,6 +17,10 @@ from typing import Any
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # modules here are loaded by their files
+
+import zygote
+
 LOOPBACK = ("127.", "::1", "localhost")
 # Threads that wait for each other by spinning take the processor from whoever they wait for: on two busy cores a test
 # of seconds takes minutes. Read when torch is loaded, here and in every process that a test starts.
@@ -126,12 +130,13 @@ class Tiny:
         self, *words: str, processes: int = 1, kill: str | None = None, timeout: int = 280
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on `processes`; with `kill`, end it before it renames something to a name that matches."""
-        head = [sys.executable]
-        if processes > 1:
-            head += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        head += ["-m", "pipelines"] if kill is None else [str(self.home / "killer.py"), kill]
+        program = ["pipelines"] if kill is None else [str(self.home / "killer.py"), kill]
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+        if processes == 1:
+            return zygote.run([*program, *words], home=self.home, env=env, timeout=timeout)
+        head = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        head += ["-m", "pipelines"] if kill is None else program
         with subprocess.Popen(
             [*head, *words],
             cwd=self.home,
