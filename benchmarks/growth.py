@@ -46,13 +46,7 @@ def anonymous() -> int:
 
 def training(rows: int, loss: str) -> dict[str, Any]:
     """Return CPU seconds a million samples, and bytes, of training a factorisation on `rows` interactions."""
-    import torch
-
-    from recdistill.data.batches import Sampler, make_batches
-    from recdistill.data.sequences import Sequences
-    from recdistill.distill.objective import Objective
-    from recdistill.models.encoders import MF
-    from recdistill.models.tables import Table, distribute
+    from benchmarks.step import step_of
     from recdistill.types import Interactions
     from recdistill.world import world
 
@@ -62,29 +56,13 @@ def training(rows: int, loss: str) -> dict[str, Any]:
         train = Interactions(
             indptr=np.load(folder / "indptr.npy"), items=np.load(folder / "items.npy", mmap_mode="r").view(np.ndarray)
         )
-        users, items = rows // PER_USER, rows // PER_ITEM
-        given = anonymous() + (users + items) * (DIM + 1) * 4  # the tables, and the sum that Adagrad has of each row
-        model = MF(Table, num_users=users, num_items=items, dim=DIM, space="cosine", temperature=0.1)
-        made = {"layout": "auto", "optimizer": "rowwise_adagrad", "lr": 0.1, "dense_lr": 1e-3, "weight_decay": 0.0}
-        ready = distribute(Objective(model, loss=loss, num_items=items), alone, init_std=0.1, seed=1, **made)
-        sampler = Sampler(
-            train=train,
-            num_items=items,
-            sequences=Sequences.of(train),
-            batch=BATCH,
-            negatives=1 if loss == "bpr" else 512,
-            own_negatives=loss == "bpr",
-            history=0,
-            seed=1,
-        )
-        batch = make_batches(sampler, alone)
+        # The tables, and the sum that Adagrad has of each row, are what is given.
+        given = anonymous() + (rows // PER_USER + rows // PER_ITEM) * (DIM + 1) * 4
+        batch, learn = step_of(train, alone, loss=loss, dim=DIM, batch=BATCH)
         spent = 0.0
         for step in range(WARM + STEPS):
             start = time.process_time()
-            losses = ready.module(batch(step))
-            ready.optimizer.zero_grad()
-            torch.stack(list(losses.values())).sum().backward()
-            ready.optimizer.step()
+            learn(batch(step))
             spent += time.process_time() - start if step >= WARM else 0.0
         return {"cpu_s_per_million": spent / (STEPS * BATCH) * 1e6, "bytes": anonymous() - given}
 

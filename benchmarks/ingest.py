@@ -221,7 +221,7 @@ def main() -> int:
     parser.add_argument("--ids", choices=["whole", "text"], default="whole")
     parser.add_argument("--budget-gb", type=float, default=6.0, help="GiB of its own that a run may have")
     parser.add_argument("--scratch", type=Path, default=Path("runs/ingest"))
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "ingest.json")
     args = parser.parse_args()
     alone = args.alone if args.alone is not None else [] if "--rows" in sys.argv else [100_000_000]
     args.scratch.mkdir(parents=True, exist_ok=True)
@@ -242,9 +242,8 @@ def main() -> int:
         log.unlink()
     table(results)
     about = {"cpu": platform.processor(), "cores": os.cpu_count(), "load": os.getloadavg()}
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({"machine": about, "ids": args.ids, "results": results}, indent=2) + "\n")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps({"machine": about, "ids": args.ids, "results": results}, indent=2) + "\n")
     wrong = [r for r in results if r["peer"] == "ours" and r["rows"] is None]
     told = {(r["size"], tuple(r["rows"])) for r in results if r["rows"]}
     wrong += [size for size in {r["size"] for r in results} if sum(size == other for other, _ in told) > 1]

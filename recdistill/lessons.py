@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from recdistill.data.sequences import Sequences
+from recdistill.data.sequences import Sequences, mapped
 from recdistill.distill.draws import Lists, Seen, popularity_groups
 from recdistill.distill.terms import AlignTerm, GatesTerm, ListTerm, Term
 from recdistill.guide import Guide
@@ -238,7 +238,7 @@ def make_lessons(
 ) -> Lessons:
     """Return what the lessons of `terms` are drawn from; the teacher's vectors are made comparable here."""
     train = dataset.train
-    users, items = torch.from_dlpack(train.users()), torch.from_dlpack(train.items)
+    users, items = mapped(train.users()), mapped(train.items)
     counts = torch.bincount(items, minlength=dataset.num_items)
     nobody = torch.zeros(0, dtype=torch.int64)
     tables: dict[str, Sides] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -158,6 +157,4 @@ def cut(past: Past, rows: slice) -> Past:
 
 def mapped(array: NDArray[Any]) -> Tensor:
     """Return a tensor over the memory of `array`, which may be a file's: it is there to be read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that writing to it would be undefined
-        return torch.from_numpy(array)
+    return torch.from_dlpack(array)
