@@ -32,52 +32,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-PIECE = 1 << 20  # rows that are made at a time
-PER_USER, PER_ITEM = 40, 50  # rows a user and an item on average, before the core
-HEAD_USERS, HEAD_ITEMS = 50, 200  # one in so many is in the flat head of Zipf's law
-START, SPAN = 1_700_000_000, 180 * 86_400  # seconds
+from benchmarks.made_log import make  # noqa: E402
+
 MIN, FRACTION = 5, 0.1
 GIB = 2**30
-
-
-def make(path: Path, rows: int, ids: str) -> None:
-    """Write a log of `rows` rows to Parquet, piece by piece; the same arguments give the same rows."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    users, items = max(64, rows // PER_USER), max(64, rows // PER_ITEM)
-    writer = None
-    for first in range(0, rows, PIECE):
-        rng = np.random.default_rng([rows, first])
-        n = min(PIECE, rows - first)
-        user, item = _zipf(rng, users, HEAD_USERS, n), _zipf(rng, items, HEAD_ITEMS, n)
-        again = rng.random(n) < 0.02
-        back = rng.integers(1, 5_000, n)
-        source = np.maximum(np.arange(n) - back, 0)
-        user[again], item[again] = user[source[again]], item[source[again]]
-        # An odd factor scatters the ids, so that neither order nor density of ids says anything.
-        user, item = (x * 2_654_435_761 % (1 << 40) for x in (user, item))
-        when = START + ((first + np.arange(n)) * SPAN // rows) - rng.integers(0, 600, n)
-        weight = rng.integers(1, 11, n).astype(np.float32) / 2
-        columns = {"user": pa.array(user), "item": pa.array(item), "time": pa.array(when), "weight": pa.array(weight)}
-        if ids == "text":
-            for name, letter in (("user", "u"), ("item", "i")):
-                columns[name] = pa.array([f"{letter}{x:013d}" for x in columns[name].to_pylist()])
-        table = pa.table(columns)
-        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
-        writer.write_table(table)
-    if writer:
-        writer.close()
-
-
-def _zipf(rng: np.random.Generator, size: int, head: int, n: int) -> np.ndarray:
-    """Return `n` ranks below `size`; rank r is drawn in proportion to 1 / (r + size / head)."""
-    return np.minimum(size / head * ((1 + head) ** rng.random(n) - 1), size - 1).astype(np.int64)
 
 
 def ours(log: Path, out: Path) -> list[int]:
@@ -148,17 +109,48 @@ def pandas(log: Path, out: Path) -> list[int]:
     return [int(parts[name].sum()) for name in ("train", "valid", "test")]
 
 
-PEERS = {"ours": ours, "polars": polars, "pandas": pandas}
+def recbole(log: Path, out: Path) -> list[int]:
+    """Have RecBole do it, which reads a table of its own format and keeps what it made as pickles.
+
+    Its cuts are at shares of the rows and not at moments, so that its parts may differ from the others' by a few rows.
+    """
+    import torch
+    from recbole.config import Config
+    from recbole.data import create_dataset
+
+    settings = {
+        "data_path": str(log.parent),
+        "checkpoint_dir": str(out),
+        "load_col": {"inter": ["user_id", "item_id", "timestamp", "weight"]},
+        "rm_dup_inter": "last",
+        "user_inter_num_interval": f"[{MIN},inf)",
+        "item_inter_num_interval": f"[{MIN},inf)",
+        "eval_args": {
+            "split": {"RS": [1 - 2 * FRACTION, FRACTION, FRACTION]},
+            "order": "TO",
+            "group_by": "none",
+            "mode": "full",
+        },
+        "use_gpu": False,
+        "show_progress": False,
+    }
+    parts = create_dataset(Config(model="BPR", dataset=log.name, config_dict=settings)).build()
+    for number, part in enumerate(parts):
+        torch.save(part.inter_feat.interaction, out / f"{number}.pt")
+    return [len(part.inter_feat) for part in parts]
 
 
-def measure(name: str, log: Path, scratch: Path, budget: float) -> dict[str, Any]:
+PEERS = {"ours": ours, "polars": polars, "pandas": pandas, "recbole": recbole}
+
+
+def measure(name: str, log: Path, scratch: Path, budget: float, python: Path | str = sys.executable) -> dict[str, Any]:
     """Run one peer in a process of its own; return its CPU seconds, wall seconds, peaks in GiB and rows.
 
     It is ended when its own memory passes `budget` GiB.
     """
     shutil.rmtree(scratch / "out", ignore_errors=True)
     (scratch / "out").mkdir(parents=True)
-    command = [sys.executable, __file__, "--run", name, str(log), str(scratch / "out")]
+    command = [python, __file__, "--run", name, str(log), str(scratch / "out")]
     started, own = time.perf_counter(), 0
     with (scratch / "said").open("w+") as said, (scratch / "told").open("w+") as told:
         child = subprocess.Popen(command, stdout=said, stderr=told)
@@ -178,7 +170,10 @@ def measure(name: str, log: Path, scratch: Path, budget: float) -> dict[str, Any
     if child.returncode:
         return found | {"rows": None, "why": "over the budget" if own > budget * GIB else errors.strip()[-2000:]}
     marks = [json.loads(line) for line in errors.splitlines() if line.startswith('{"')]
-    return found | {"rows": json.loads(text), **{key: value for mark in marks for key, value in mark.items()}}
+    return found | {
+        "rows": json.loads(text.splitlines()[-1]),
+        **{key: value for mark in marks for key, value in mark.items()},
+    }
 
 
 def anonymous(pid: int) -> int:
@@ -252,6 +247,6 @@ def main() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--run"]:
-        print(json.dumps(PEERS[sys.argv[2]](Path(sys.argv[3]), Path(sys.argv[4]))))
+        print("\n" + json.dumps(PEERS[sys.argv[2]](Path(sys.argv[3]), Path(sys.argv[4]))))
     else:
         sys.exit(main())

@@ -1,82 +1,80 @@
 """G0: CPU seconds of training until a given NDCG@20, d=64, full ranking of the test part, train items masked.
 
-Everyone trains a part at a time, in turns, and is measured by one evaluator, whose time is nobody's; until its quality
-rises no more, or its time is up. A peer's level is 99 % of its own best; ours is asked when it was there. Ours are two:
-a student, and LightGCN, which serves by vectors as long but is trained as a teacher here.
+All settings are chosen by quality_search.py, on a part of train, among as many tries. Then everyone trains a part
+at a time, in turns, and is measured by one evaluator, whose time is nobody's; until its quality rises no more, or its
+time is up. A peer's level is 99 % of its own best; ours is asked when it was there. Ours are two: a student, and
+LightGCN, which serves by vectors as long but is trained as a teacher here.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Mapping
 
 from benchmarks.goals import Row, judged, missing
-from benchmarks.setting import OURS, Setting
+from benchmarks.quality_search import DIM, OWN, PEERS, Asked, chosen
+from benchmarks.setting import Setting
 from benchmarks.workers import Crew, Worker
 
-DIM = 64
 LEVEL = 0.99
 PATIENCE = 3  # measurements without a gain
 LIMIT, QUICK = 900.0, 45.0  # CPU seconds of each
 LEVELS = (0.10, 0.11, 0.12, 0.13, 0.14)  # of the table of times
-Asked = tuple[str, str, str | None, dict[str, Any]]  # script, task, environment, what is asked
-STUDENT: dict[str, Any] = {
-    "model": {"kind": "two_tower", "history": 20, "id_dropout": 0.0, "temperature": 0.1},
-    "train": {"batch": 8192, "negatives": 512, "lr": 0.4, "decay": "cosine", "epochs": 12},
-}
-GRAPH: dict[str, Any] = {
-    "model": {"kind": "lightgcn", "layers": 2, "temperature": 0.09, "popularity": 0.7},
-    "train": {"batch": 8192, "negatives": 512, "lr": 0.1, "epochs": 8},
-}
-OWN: dict[str, Asked] = {
-    "ours, two-tower": (OURS, "train", None, {"steps": None, **STUDENT}),
-    "ours, LightGCN": (OURS, "train", None, {"steps": None, **GRAPH}),
-}
-PEERS: dict[str, Asked] = {
-    "RecBole BPR": ("with_recbole.py", "train", "recbole", {"steps": None, "batch": 2048, "lr": 1e-3}),
-    "implicit BPR": ("with_implicit.py", "bpr", "implicit", {"epochs": 10, "lr": 0.02, "regularization": 0.002}),
-    "implicit ALS": ("with_implicit.py", "als", "implicit", {"epochs": 2, "alpha": 40.0, "regularization": 10.0}),
-}
 LIMITS = {"RecBole BPR": (1.0, 1.0), "implicit BPR": (1.0, 1.0), "implicit ALS": (None, 1.0)}  # must, aim
 Curve = list[tuple[float, float, float]]  # CPU seconds, wall seconds, NDCG@20
 
 
 def rows(setting: Setting) -> list[Row]:
+    limit = QUICK if setting.quick else LIMIT
+    best = chosen(setting, lambda name, asked, log: max(n for *_, n in _alone(name, asked, setting, log, limit)))
     with setting.crew("quality") as crew:
-        for name, (script, task, home, asked) in (OWN | PEERS).items():
-            python = None if home is None else setting.python(home)
-            crew.add(name, script, task, python=python, data=setting.log, dim=DIM, **asked)
+        for name, asked in best.items():
+            _add(crew, name, asked, setting, setting.log)
         for name in OWN:
             crew.need(name)
-        curves = trained(crew, setting)
+        curves = trained(crew, best, setting, setting.log, limit)
     found = [_against(curves, ours, peer) for ours in OWN for peer in PEERS if peer in curves]
+    for row in found:
+        row["about"]["chosen"] = {name: dict(asked.told) for name, asked in best.items()}
     why = "could not be installed: it is not published as a package"
     lacking = {**crew.failed, "LightGCN-PyTorch mf": why}
     return found + [missing("G0", "time to NDCG@20", peer, said) for peer, said in lacking.items()]
 
 
-def trained(crew: Crew, setting: Setting) -> dict[str, Curve]:
-    """Return the curve of each that could start."""
+def _alone(name: str, asked: Asked, setting: Setting, log: str, limit: float) -> Curve:
+    """Return the curve of one setting on its own; nothing of no quality if it could not start."""
+    with setting.crew(f"tries of {name}") as crew:
+        _add(crew, name, asked, setting, log)
+        return trained(crew, {name: asked}, setting, log, limit).get(name, [(0.0, 0.0, 0.0)])
+
+
+def _add(crew: Crew, name: str, asked: Asked, setting: Setting, log: str) -> None:
+    python = None if asked.home is None else setting.python(asked.home)
+    crew.add(name, asked.script, asked.task, python=python, data=log, dim=DIM, **asked.told)
+
+
+def trained(crew: Crew, asked: Mapping[str, Asked], setting: Setting, log: str, limit: float) -> dict[str, Curve]:
+    """Return the curve of each that could start, on the test part of `log`, within `limit` CPU seconds of each."""
     curves: dict[str, Curve] = {name: [] for name in crew.workers}
-    going, limit = dict(crew.workers), QUICK if setting.quick else LIMIT
+    going = dict(crew.workers)
     while going:
         for name, worker in list(going.items()):
             curve = curves[name]
-            curve.append(_next(curve, worker, setting))
+            curve.append(_next(curve, worker, setting, log))
             cpu, _, ndcg = curve[-1]
             print(f"{name}: {cpu:.1f} CPU-s, NDCG@20 {ndcg:.4f}", file=sys.stderr, flush=True)
-            epochs = OWN[name][3]["train"]["epochs"] if name in OWN else None
+            epochs = asked[name].epochs
             if cpu > limit or len(curve) == epochs or (epochs is None and _stands(curve)):
                 del going[name]
     return curves
 
 
-def _next(curve: Curve, worker: Worker, setting: Setting) -> tuple[float, float, float]:
+def _next(curve: Curve, worker: Worker, setting: Setting, log: str) -> tuple[float, float, float]:
     told = worker.ask(do="round")
     out = str(setting.folder / "now.npz")
     worker.ask(do="save", path=out)
     cpu, wall, _ = curve[-1] if curve else (0.0, 0.0, 0.0)
-    return cpu + told["cpu"], wall + told["wall"], judge(out, setting.log)
+    return cpu + told["cpu"], wall + told["wall"], judge(out, log)
 
 
 def judge(vectors: str, log: str) -> float:

@@ -8,7 +8,6 @@ So a list depends neither on the precision and size of the tiles nor on the numb
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recdistill.errors import DataError
+from recdistill.threads import spread
 from recdistill.types import Float, Int, Interactions
 
 Precision = Literal["fp32", "bf16"]
@@ -147,14 +147,7 @@ def _fill(found: tuple[Float, Int, Float], places: Int, work: _Work) -> Int:
         buffer = np.empty(size * min(ITEMS_PER_TILE, max(1, len(work.items))), np.float32)
         return [_block(found, part, work, buffer) for part in parts[first::threads]]
 
-    # Each thread multiplies its own blocks: threads that share a product wait for each other at every tile.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(threads) as pool:
-            done = list(pool.map(share, range(threads)))
-    finally:
-        torch.set_num_threads(before)
+    done = spread(share, range(threads))
     return np.sort(np.concatenate([left for part in done for left in part]))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from recdistill.distill.losses import FAR
+from recdistill.threads import spread
 
 BLOCK = 2**17  # scores that stay in the second-level cache with what is made of them
 
@@ -44,7 +45,9 @@ class _LogSumExp(torch.autograd.Function):
         share, found = torch.empty_like(scores), scores.new_empty(len(scores))
         starts = list(range(0, len(scores), size))
         cuts = torch.searchsorted(rows, torch.tensor([*starts, len(scores)], device=rows.device)).tolist()
-        for start, first, last in zip(starts, cuts, cuts[1:], strict=False):
+
+        def work(at: int) -> None:
+            start, (first, last) = starts[at], cuts[at : at + 2]
             part = slice(start, start + size)
             block = share[part].copy_(scores[part])
             if last > first:
@@ -54,6 +57,8 @@ class _LogSumExp(torch.autograd.Function):
             total = block.sum(1, keepdim=True)
             found[part] = (most + total.log())[:, 0]
             block.div_(total)
+
+        spread(work, range(len(starts)))
         ctx.save_for_backward(share)
         return found
 

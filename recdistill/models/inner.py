@@ -7,8 +7,6 @@ processor one compiled loop does both directions; elsewhere the parts are good e
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from recdistill.threads import spread
 from recdistill.topk_kernels import _compiled as compiled
 
 Array = NDArray[Any]
@@ -63,19 +62,10 @@ class _Own(torch.autograd.Function):
         return to_queries, to_items, None
 
 
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
-
-
 def _shared(work: Callable[[slice], None], items: Tensor) -> None:
     """Call `work` with slices that cover the rows of `items`, as many at once as torch has threads."""
-    threads = torch.get_num_threads() if items.numel() >= LEAST_SHARED else 1
-    if threads == 1:
-        work(slice(None))
-        return
-    size = -(-len(items) // threads)
-    list(_pool(threads).map(work, [slice(start, start + size) for start in range(0, len(items), size)]))
+    size = len(items) if items.numel() < LEAST_SHARED else -(-len(items) // torch.get_num_threads())
+    spread(work, [slice(start, start + size) for start in range(0, len(items), max(size, 1))])
 
 
 @compiled(fastmath={"reassoc", "contract", "nsz"})

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -214,19 +215,32 @@ def init_rows(name: str, start: int, stop: int, dim: int, *, std: float, seed: i
 
 
 def _fill(sharded: nn.Module, std: float, seed: int, starts: Mapping[str, Rows], folds: Mapping[str, Tensor]) -> None:
+    """Write the first rows of every shard, a block at a time: those of a whole table would be as large as it is."""
     for name, (row, column), dim, target in _shards(sharded):
         module, _, inner = name.partition(".ebc.")
-        stop = row + target.shape[0]
-        full = init_rows(inner.split(".")[1], row, stop, dim, std=std, seed=seed)
-        if module in starts and (ids := folds.get(f"{module}.weight")) is not None:
-            first = representatives(ids, int(ids.max()) + 1)[row:stop]
-            known = starts[module](0, len(ids))[first[first >= 0]]
-            full[: len(first)][first >= 0, : known.shape[1]] = known
-        elif module in starts:
-            known = starts[module](row, stop)
-            full[:, : known.shape[1]] = known
-        with torch.no_grad():
-            target.copy_(full[:, column : column + target.shape[1]])
+        stop, columns = row + target.shape[0], slice(column, column + target.shape[1])
+        known = _known(starts[module], folds.get(f"{module}.weight"), stop) if module in starts else None
+        bounds = [row, *range((row // INIT_BLOCK + 1) * INIT_BLOCK, stop, INIT_BLOCK), stop]
+        for at, end in pairwise(bounds):
+            full = init_rows(inner.split(".")[1], at, end, dim, std=std, seed=seed)
+            if known is not None:
+                there, rows = known(at, end)
+                full[there, : rows.shape[1]] = rows
+            with torch.no_grad():
+                target[at - row : end - row] = full[:, columns]
+
+
+def _known(start: Rows, ids: Tensor | None, stop: int) -> Callable[[int, int], tuple[Tensor | slice, Tensor]]:
+    """Return what says, of rows [a, b) up to `stop`, which begin with something known, and with what."""
+    if ids is None:
+        return lambda a, b: (slice(None), start(a, b))
+    whole, first = start(0, len(ids)), representatives(ids, max(stop, int(ids.max()) + 1))
+
+    def folded(a: int, b: int) -> tuple[Tensor, Tensor]:
+        there = first[a:b] >= 0
+        return there, whole[first[a:b][there]]
+
+    return folded
 
 
 def _shards(sharded: nn.Module) -> Iterator[tuple[str, tuple[int, int], int, Tensor]]:

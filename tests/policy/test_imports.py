@@ -14,7 +14,7 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 
 # A module imports from its own level and those before it; a package stands for all of its modules.
 LEVELS = (
-    {"errors", "types", "results", "spec"},
+    {"errors", "threads", "types", "results", "spec"},
     {"agree", "store", "world", "topk", "topk_kernels", "yamlfile"},
     {"data", "models", "distill", "labels", "metrics"},
     {
