@@ -39,7 +39,7 @@ class _Own(torch.autograd.Function):
     def forward(ctx: Any, queries: Tensor, items: Tensor, cosine: bool) -> Tensor:  # pyrefly: ignore
         scores, over = items.new_empty(items.shape[:2]), items.new_ones(items.shape[:2])
         arrays = [tensor.detach().numpy() for tensor in (queries, items, scores, over)]
-        _shared(lambda part: score(*(array[part] for array in arrays), cosine), items)
+        shared(lambda part: score(*(array[part] for array in arrays), cosine), items)
         ctx.save_for_backward(queries, items, scores, over)
         ctx.cosine = cosine
         return scores
@@ -47,7 +47,7 @@ class _Own(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:  # pyrefly: ignore
         queries, items, scores, over = ctx.saved_tensors
-        to_queries, to_items = torch.empty_like(queries), torch.empty_like(items)
+        to_queries, to_items = torch.zeros_like(queries), torch.empty_like(items)
         given = (
             queries.detach(),
             items.detach(),
@@ -58,11 +58,11 @@ class _Own(torch.autograd.Function):
             to_items,
         )
         arrays = [tensor.numpy() for tensor in given]
-        _shared(lambda part: unscore(*(array[part] for array in arrays), ctx.cosine), items)
+        shared(lambda part: unscore(*(array[part] for array in arrays), ctx.cosine), items)
         return to_queries, to_items, None
 
 
-def _shared(work: Callable[[slice], None], items: Tensor) -> None:
+def shared(work: Callable[[slice], None], items: Tensor) -> None:
     """Call `work` with slices that cover the rows of `items`, as many at once as torch has threads."""
     size = len(items) if items.numel() < LEAST_SHARED else -(-len(items) // torch.get_num_threads())
     spread(work, [slice(start, start + size) for start in range(0, len(items), max(size, 1))])
@@ -95,10 +95,9 @@ def unscore(
     to_items: Array,
     cosine: bool,
 ) -> None:
-    """Write the gradients of `queries` [B,D] and `items` [B,K,D], given that of their scores, [B,K]."""
+    """Write the gradient of `items` [B,K,D], given that of their scores [B,K], and add that of `queries` [B,D]."""
     for b in range(items.shape[0]):
         query, total = queries[b], to_queries[b]
-        total[:] = 0
         for k in range(items.shape[1]):
             item, out = items[b, k], to_items[b, k]
             first = gradient[b, k] * over[b, k]
