@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from recdistill import (
     checks_defer,
     checks_gates,
+    checks_nested,
     checks_subclass,
     checks_tables,
     checks_taught,
@@ -200,6 +201,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     *checks_gates.CHECKS,
     *checks_yesterday.CHECKS,
     *checks_subclass.CHECKS,
+    *checks_nested.CHECKS,
     labels_read,
     labels_deep_enough,
     list_users_read,

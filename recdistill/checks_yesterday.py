@@ -63,7 +63,7 @@ def student_carried(config: Config) -> Iterator[Finding]:
     if student.start == "yesterday" and student.model.kind != "mf":
         yield ("student", "start"), "yesterday's rows are taken over by tables alone: set student.model.kind mf"
     if student.axes == "yesterday" and student.widths:
-        reason = "would mix the first numbers of a vector, a student of their own (student.stages), with the others"
+        reason = "would mix the first numbers of a vector, a student of their own (stages or nested), with the others"
         yield ("student", "axes"), f"{reason}: leave one of the two out"
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 EVALUATED_PAIRS = 100_000_000  # of a ranker over a catalogue; beyond it the users are sampled, seeded
 LATENCY_QUERIES = 2000
 TEACHER_QUERIES = 200
-SIDES = ("users", "items")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +36,11 @@ class Judged:
     candidates: LabelsSpec
     yesterday: Artifact | None = None  # what the day before left, for students that remember it
     widths: Sequence[int] = ()  # of the student's vectors, whose first numbers so far are a student of their own
+
+    def narrow(self) -> dict[str, Sequence[Fitted]]:
+        """Return whose first numbers are students: the scratch ones' where they are trained to be, as the student."""
+        nested = getattr(self.student[0].spec, "nested", ())
+        return {"student": self.student, **({"scratch": self.scratch} if nested else {})}
 
     def inputs(self) -> dict[str, str]:
         """Return the fingerprints that a measurement of all of them depends on."""
@@ -70,7 +74,8 @@ def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path
         model, history = load(fitted.spec, dataset, fitted.artifact.path), history_length(fitted.spec)
         return recommend(model, dataset, users, depth, sequences=sequences, history=history, seen=seen)
 
-    done, total = 0, 3 + len(judged.scratch) + len(judged.student) * (1 + len(judged.widths))
+    narrow = judged.narrow()
+    done, total = 0, 3 + len(judged.scratch) + len(judged.student) + len(judged.widths) * sum(map(len, narrow.values()))
 
     def tick(name: str) -> None:
         nonlocal done
@@ -87,11 +92,11 @@ def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path
         for fitted in models:
             lists[name].append(of(fitted))
             tick(name)
-    for width in judged.widths:
-        lists[f"student[:{width}]"] = []
-        for fitted in judged.student:
-            lists[f"student[:{width}]"].append(_first(fitted, users, depth, width, seen))
-            tick(f"student[:{width}]")
+    for name, models in narrow.items():
+        for width, fitted in ((width, fitted) for width in judged.widths for fitted in models):
+            cut = _first(fitted, dataset, users, depth, width, sequences, seen)
+            lists.setdefault(f"{name}[:{width}]", []).append(cut)
+            tick(f"{name}[:{width}]")
     lists["student@index"] = [_index_lists(dataset, judged, users, depth, sequences, seen)]
     tick("student@index")
     lists["popularity"] = [popularity_lists(dataset, users, depth, seen)]
@@ -110,12 +115,19 @@ def evaluate_all(dataset: Dataset, judged: Judged, report: ReportSpec, out: Path
     return {"users": quality["users"], "users_without_test": quality["users_without_test"]}
 
 
-def _first(fitted: Fitted, users: Int, depth: int, width: int, seen: Interactions) -> Int:
+def _first(
+    fitted: Fitted, dataset: Dataset, users: Int, depth: int, width: int, sequences: Sequences, seen: Interactions
+) -> Int:
     """Return the lists of a student that is the first `width` numbers of another's vectors."""
+    from recdistill.fit import load
+    from recdistill.models.build import history_length
+    from recdistill.scoring import as_rounded, narrowed, vectors
     from recdistill.topk import top_items
 
-    every, items = (np.load(fitted.artifact.path / f"{side}.npy", mmap_mode="r")[:, :width] for side in SIDES)
-    return top_items(np.array(every), np.array(items), depth, seen=seen, rows=users)
+    model = load(fitted.spec, dataset, fitted.artifact.path)
+    found = narrowed(vectors(model, dataset, sequences, history_length(fitted.spec)), width)
+    found = as_rounded(found, model)
+    return top_items(found.users, found.items, depth, seen=seen, rows=users)
 
 
 def _teacher_lists(

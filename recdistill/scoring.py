@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from recdistill.data.sequences import Sequences
 from recdistill.models.build import Model
-from recdistill.models.encoders import unit
+from recdistill.models.encoders import MF, TwoTower
+from recdistill.models.lengths import unit
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.pairs import PairScorer
 from recdistill.models.ranker import Ranker
+from recdistill.models.rounding import by_dimension
 from recdistill.topk import TopK, blocks, pairs, select, top_items
 from recdistill.types import Dataset, Float, Int, Interactions, Past, Vectors
 
@@ -152,8 +155,23 @@ def recommend(
     if isinstance(model, Ranker):
         size = dataset.num_items
         return rank(model, users, k, sequences=sequences, history=history, num_items=size, seen=seen).items.numpy()
-    found = vectors(model, dataset, sequences, history)
+    found = as_rounded(vectors(model, dataset, sequences, history), model)
     return top_items(found.users, found.items, k, seen=seen, rows=users)
+
+
+def as_rounded(found: Vectors, model: Model) -> Vectors:
+    """Return the vectors of `model` with its items as fewer bits keep them, if it was trained to be served so."""
+    bits = model.bits if isinstance(model, MF | TwoTower) else 0
+    if not bits:
+        return found
+    return replace(found, items=by_dimension(torch.from_numpy(np.array(found.items)), bits).numpy())
+
+
+def narrowed(found: Vectors, width: int) -> Vectors:
+    """Return the student that the first `width` numbers of vectors are: in cosine space each at length 1 by itself."""
+    sides = (torch.from_numpy(np.array(side[:, :width])) for side in (found.users, found.items))
+    users, items = (unit(side, found.space).numpy() for side in sides)
+    return Vectors(users=users, items=items, space=found.space)
 
 
 def scaled(found: Vectors, temperature: float) -> tuple[Float, Float]:

@@ -27,7 +27,7 @@ def look(model: TwoTower, encoded: Encoded, rows: slice, history: Tensor, listed
     assert encoded.pooled is not None
     known, length = history >= 0, min(history.shape[1], teacher.shape[1])
     with torch.autocast(history.device.type, enabled=False):
-        users = model.head(encoded.shared[rows].to(encoded.pooled.dtype))
+        users = model.head(encoded.shared[rows].to(encoded.pooled.dtype))[:, : encoded.left.shape[1]]
         users = (direction(users) if model.space == "cosine" else users) / model.temperature
         items = encoded.others[-1].view(*listed.shape, -1)
         sure = confidence((items @ users.unsqueeze(2)).squeeze(2), **of_first(listed))

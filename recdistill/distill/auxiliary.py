@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from recdistill.distill.ranks import summed
-from recdistill.models.encoders import unit
 from recdistill.models.gradients import scaled_gradient
+from recdistill.models.lengths import unit
 from recdistill.types import Candidates, Space
 
 EVERY = 16  # steps between two measurements of gradients, each of which costs about half a backward pass

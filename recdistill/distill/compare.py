@@ -64,7 +64,7 @@ def list_scores(
     seat: Seat,
     scores: Sequence[Tensor],
     encoded: Encoded | None,
-    own: nn.ModuleDict,
+    own: Mapping[str, nn.Module],
     temperature: float,
 ) -> Compared:
     """Return the student's scores for every list term; `plain` are those whose scores follow the batch's own two.
@@ -94,7 +94,8 @@ def list_scores(
         elif term.gradient is not None:
             assert encoded is not None
             head = cast(Head | Exit, own[f"{key(term)}_head"])
-            left = head.user_side(encoded.shared[seat.own if term.in_batch else seat.listed])
+            hidden = encoded.shared[seat.own if term.in_batch else seat.listed]
+            left = head.user_side(hidden[:, : encoded.left.shape[1]] if term.exit else hidden)
             right = head.item_side(next(given))
             if term.in_batch:
                 negatives = head.item_side(next(given))
@@ -148,7 +149,7 @@ def align_values(
     seat: Seat,
     listing: Sequence[ListTerm],
     encoded: Encoded,
-    own: nn.ModuleDict,
+    own: Mapping[str, nn.Module],
 ) -> dict[str, Tensor]:
     """Return the value of each term over vectors: the mean over its sides of the mean over a side's entities."""
     return dict(_aligned(aligning, batch, seat, listing, encoded, own))
@@ -160,7 +161,7 @@ def _aligned(
     seat: Seat,
     listing: Sequence[ListTerm],
     encoded: Encoded,
-    own: nn.ModuleDict,
+    own: Mapping[str, nn.Module],
 ) -> Iterator[tuple[str, Tensor]]:
     lesson = batch.lesson
     if lesson.items is None:
@@ -205,7 +206,7 @@ def _kept(
     sides: Mapping[str, Tensor],
     kept: Tensor,
     taught: Mapping[str, Tensor],
-    own: nn.ModuleDict,
+    own: Mapping[str, nn.Module],
 ) -> Tensor:
     """Return by how much the adapters change the student's ranking of a few items of each user, [R] (PCKD)."""
     assert term.preserve is not None

@@ -18,11 +18,12 @@ from recdistill.distill.auxiliary import Balance, Exit, Head, adapt
 from recdistill.distill.compare import Seat, align_values, asked_items, list_scores, live
 from recdistill.distill.logsumexp import meetings
 from recdistill.distill.losses import FAR
+from recdistill.distill.nested import all_averaged, averaged, named, own_of
 from recdistill.distill.schedule import Part, part_at
 from recdistill.distill.subclass import Classes, SubLogits, noise
 from recdistill.distill.targets import Adapted
 from recdistill.distill.terms import AlignTerm, GatesTerm, ListTerm, Term, key
-from recdistill.models.encoders import MF, Encoded, Encoder, Group, TwoTower, encode
+from recdistill.models.encoders import MF, Encoded, Encoder, Group, TwoTower, encode_widths
 from recdistill.models.lightgcn import LightGCN
 from recdistill.models.ranker import Ranker
 from recdistill.types import Batch, Candidates, Past, Space
@@ -45,7 +46,8 @@ class Objective(nn.Module):
     """The task loss and the weighted distillation terms of one batch.
 
     A term is there for the whole run or is not built: the wrapper that averages gradients over ranks records which
-    parameters take part once. The `partner` learns the same task beside the model.
+    parameters take part once. The `partner` learns the same task beside the model. A model that is `nested` has each of
+    its losses as the mean over its widths.
     """
 
     def __init__(
@@ -73,7 +75,8 @@ class Objective(nn.Module):
         self.heads = heads  # a ranker's further heads: name -> weight of its loss
         self.bf16 = bf16  # products of dense layers are taken in bfloat16; weights and losses stay as they are
         space: Space = "dot" if isinstance(model, Ranker) else model.space
-        self.own = nn.ModuleDict(_modules(terms, widths, space, self._temperature))
+        self.nested: tuple[int, ...] = model.nested if isinstance(model, MF | TwoTower) else ()
+        self.own = nn.ModuleDict(_modules(terms, widths, space, self._temperature, self.nested))
         self.balance = Balance([term.name for term in terms if term.balance])
         self.classes = classes  # a teacher's head of sub-logits
         self.actor = None if actor is None else Actor([term.name for term in terms], **actor)
@@ -93,11 +96,11 @@ class Objective(nn.Module):
         plain = [t for t in self.listing if t.side == "users" and not _own(t)]
         groups += [Group(_asked(lesson.candidates[t.name].items), seat.listed) for t in plain]
         judged: list[Tensor] = []
-        encoded: Encoded | None = None
+        views: list[Encoded] = []  # by the first numbers of the vectors, of each nested width; the last by all of them
         with torch.autocast(users.device.type, torch.bfloat16, enabled=self.bf16):
             if isinstance(self.model, Ranker) and self.heads:
                 judged = [logits.float() for logits in self.model.judge(users, past, groups)]
-                scores = [logits[..., 0] for logits in judged]
+                tables = [[logits[..., 0] for logits in judged]]
             elif isinstance(self.model, MF | TwoTower) or (isinstance(self.model, LightGCN) and self.classes):
                 others = asked_items(self.listing, self.aligning, batch, self.num_items)
                 histories: list[Tensor] = []
@@ -105,37 +108,56 @@ class Objective(nn.Module):
                     others.append((lesson.gates[0].reshape(-1), False))
                     histories.append(batch.list_past.items.reshape(-1))
                 others += [] if self.classes is None else self.classes.asked(batch)
-                asked = [items for items, _ in others]
-                encoded = encode(self.model, users, past, groups, asked, histories, [alike for _, alike in others])
-                scores = [score.float() for score in encoded.scores]
+                asked, alike = [items for items, _ in others], [alike for _, alike in others]
+                views = encode_widths(self.model, users, past, groups, asked, histories, alike, self.nested)
+                tables = [[score.float() for score in view.scores] for view in views]
                 if isinstance(self.model, LightGCN):
-                    scores = self.model.shifted(scores, groups)
+                    tables = [self.model.shifted(scores, groups) for scores in tables]
             else:
-                scores = [score.float() for score in self.model.score(users, past, groups)]
+                tables = [[score.float() for score in self.model.score(users, past, groups)]]
             spoken = (
                 list[Tensor]() if self.partner is None else [s.float() for s in self.partner.score(users, past, groups)]
             )
-        found = {"task": self.task * self._task(batch, wanted, scores[0][:, 0], scores[1]).sum() / batch.count}
+        collides = self._collides(batch, wanted)
+        tasks = [self._task(batch, scores[0][:, 0], scores[1], collides) for scores in tables]
+        found = {"task": self.task * averaged(tasks).sum() / batch.count}
+        encoded = views[-1] if views else None
         if self.classes is not None and encoded is not None:
             found |= self._classes(self.classes, encoded, seat, batch)
         for i, (name, weight) in enumerate(self.heads.items(), start=1):
             each = task_losses.told(judged[0][:, 0, i], batch.tasks[name])
             found[f"task.{name}"] = weight * each.sum() / batch.count
         if spoken:
-            found["partner"] = self._task(batch, wanted, spoken[0][:, 0], spoken[1]).sum() / batch.count
-        compared = list_scores(self.listing, plain, batch, seat, scores, encoded, self.own, self._temperature)
-        if spoken:
-            compared = live(self.listing, plain, compared, spoken)
-        values = self._list_values(compared, batch)
-        if encoded is not None:
-            values |= align_values(self.aligning, batch, seat, self.listing, encoded, self.own)
-            if isinstance(self.model, TwoTower) and lesson.gates is not None:
-                apart = look(self.model, encoded, seat.listed, batch.list_past.items, *lesson.gates)
-                values |= {term.name: apart.mean() for term in self.gating}
+            found["partner"] = self._task(batch, spoken[0][:, 0], spoken[1], collides).sum() / batch.count
+        owns = own_of(self.own, self.nested)
+        seen = zip(tables, views or [None], owns, strict=True)
+        values = all_averaged([self._values(s, v, own, plain, batch, seat, spoken) for s, v, own in seen])
         found |= self._weighed(values, found["task"], encoded, batch)
         if self.actor is not None and self.training:
             self.actor.hear(found["task"].detach(), batch.step)
         return found if part.task else found | {"task": 0.0 * found["task"]}
+
+    def _values(
+        self,
+        scores: Sequence[Tensor],
+        encoded: Encoded | None,
+        own: Mapping[str, nn.Module],
+        plain: Sequence[ListTerm],
+        batch: Batch,
+        seat: Seat,
+        spoken: Sequence[Tensor],
+    ) -> dict[str, Tensor]:
+        """Return the value of each term, of the student that has these scores and vectors, and modules of its `own`."""
+        compared = list_scores(self.listing, plain, batch, seat, scores, encoded, own, self._temperature)
+        if spoken:
+            compared = live(self.listing, plain, compared, spoken)
+        values = self._list_values(compared, batch)
+        if encoded is not None:
+            values |= align_values(self.aligning, batch, seat, self.listing, encoded, own)
+            if isinstance(self.model, TwoTower) and batch.lesson.gates is not None:
+                apart = look(self.model, encoded, seat.listed, batch.list_past.items, *batch.lesson.gates)
+                values |= {term.name: apart.mean() for term in self.gating}
+        return values
 
     def _classes(self, classes: Classes, encoded: Encoded, seat: Seat, batch: Batch) -> dict[str, Tensor]:
         """Return the losses of the teacher's sub-logits, which are of its vectors as labels keep them."""
@@ -161,15 +183,20 @@ class Objective(nn.Module):
             users, past = torch.cat([users, lesson.crowd]), joined(past, cast(Past, lesson.crowd_past))
         return users, past, Seat(slice(size), slice(size, size + listed), size + listed)
 
-    def _task(self, batch: Batch, wanted: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
+    def _collides(self, batch: Batch, wanted: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return where a negative is the positive itself; None where that is asked of no loss."""
+        everything = batch.negatives.dim() == 1 and len(batch.negatives) == self.num_items
+        return None if self.loss == "bpr" or everything else meetings(wanted, batch.negatives)
+
+    def _task(
+        self, batch: Batch, positive: Tensor, negatives: Tensor, collides: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
         if self.loss == "bpr":
             return task_losses.bpr(positive, negatives)
         if batch.positives.dim() == 2:
             negatives = negatives.masked_fill(read(batch.past.items, batch.positives, batch.negatives), FAR)
-        shared = batch.negatives.dim() == 1
-        if shared and len(batch.negatives) == self.num_items:
+        if collides is None:
             return task_losses.full_softmax(positive, negatives)
-        collides = meetings(wanted, batch.negatives)
         share = math.log(negatives.shape[1] / self.num_items)
         return task_losses.sampled_softmax(positive, negatives, collides, log_share=share)
 
@@ -214,13 +241,17 @@ def _own(term: ListTerm) -> bool:
     return bool(term.in_batch) or term.rest or term.subs or term.gradient is not None
 
 
-def _modules(terms: Sequence[Term], widths: Widths, space: Space, temperature: float) -> dict[str, nn.Module]:
+def _modules(
+    terms: Sequence[Term], widths: Widths, space: Space, temperature: float, nested: Sequence[int]
+) -> dict[str, nn.Module]:
     """Return what the terms train of their own."""
     own: dict[str, nn.Module] = {}
     for term in terms:
         if isinstance(term, AlignTerm):
             taught = {"users": widths.users, "items": widths.items}
-            own |= {f"{key(term)}_{side}": align.build(term.loss, widths.student, taught[side]) for side in term.sides}
+            for side, called in ((side, f"{key(term)}_{side}") for side in term.sides):
+                own[called] = align.build(term.loss, widths.student, taught[side])
+                own |= {named(called, width): align.build(term.loss, width, taught[side]) for width in nested}
             continue
         if isinstance(term, GatesTerm):
             continue

@@ -16,6 +16,7 @@ from recdistill.models.spec import LightGCNSpec, MFSpec, ModelSpec, SequenceSpec
 from recdistill.models.tables import Table, TableFactory
 from recdistill.types import Dataset
 
+BITS = {"fp32": 0, "int8": 8, "int4": 4}
 Model = MF | TwoTower | LightGCN | SequenceEncoder | Ranker
 
 
@@ -28,12 +29,12 @@ def build(spec: ModelSpec, dataset: Dataset, table: TableFactory, *, seed: int) 
         torch.manual_seed(seed)  # every rank builds the same dense part; the tables are filled when distributed
         sizes = {"num_users": dataset.num_users, "num_items": dataset.num_items}
         if isinstance(spec, MFSpec):
-            return MF(table, **sizes, dim=spec.dim, space=spec.space, temperature=spec.temperature)
+            return MF(table, **sizes, **spec.model_dump(exclude={"kind", "rows", "rounding"}), bits=BITS[spec.rounding])
         if isinstance(spec, LightGCNSpec):
             return LightGCN(table, **sizes, train=dataset.train, **spec.model_dump(exclude={"kind"}))
         if isinstance(spec, TwoTowerSpec):
-            settings = spec.model_dump(exclude={"kind", "history", "rows"})
-            return TwoTower(table, **sizes, **settings)
+            settings = spec.model_dump(exclude={"kind", "history", "rows", "rounding"})
+            return TwoTower(table, **sizes, **settings, bits=BITS[spec.rounding])
         if isinstance(spec, SequenceSpec):
             return SequenceEncoder(table, **sizes, **spec.model_dump(exclude={"kind", "item_dropout"}))
         return Ranker(

@@ -4,46 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from recdistill.models.inner import SHORTEST, own_scores
+from recdistill.models.groups import Group, picked, scored, work
+from recdistill.models.lengths import prefixes
+from recdistill.models.rounding import by_row, cutter, straight
 from recdistill.models.tables import TableFactory
 from recdistill.types import Past, Space
 from recdistill.world import processes
 
 MOST_SCORES = 2**26  # of a step's table of everyone's score of everything, 256 MB
-PICKED = 32  # scores of one product of matrices that take about as long as one of a pair looked up for itself
-
-
-class Group(NamedTuple):
-    """Items to score for some of a call's users: [K] shared by those rows, or [rows,K] of each row.
-
-    With `places` [rows,L] the scores are those at each such place of the past, in order, [places,K], as a sequence
-    model alone can tell them; the items may then be [rows,L,K] of each place.
-    """
-
-    items: Tensor
-    rows: slice = slice(None)
-    places: Tensor | None = None
 
 
 class MF(nn.Module):
     """Matrix factorisation: one row a user, one row an item."""
 
     def __init__(
-        self, table: TableFactory, *, num_users: int, num_items: int, dim: int, space: Space, temperature: float
+        self,
+        table: TableFactory,
+        *,
+        num_users: int,
+        num_items: int,
+        dim: int,
+        space: Space,
+        temperature: float,
+        nested: Sequence[int] = (),
+        bits: int = 0,
     ) -> None:
         super().__init__()
         self.space, self.temperature, self.num_items, self.dim = space, temperature, num_items, dim
+        self.nested = tuple(nested)  # how many of the first numbers of a vector are a student of their own
+        self.bits = bits  # of a number of an item's vector as it serves, which training then knows; 0: all
         self.user = table("user", num_users, dim)
         self.item = table("item", num_items, dim)
 
     def vectors(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Return the vectors of `users` [B] (-1: unknown, zeros) and `items` [n] (-1: none, zeros): [B,D], [n,D]."""
-        return self.user(*single(users)), self.item(*single(items))
+        return _kept(self, self.user(*single(users))), self.item(*single(items))
 
     def trunk(self, users: Tensor, past: Past, items: Tensor) -> tuple[Tensor, Tensor]:
         """Return what `head` turns into the vectors of `users`, and the vectors of `items`."""
@@ -75,9 +75,12 @@ class TwoTower(nn.Module):
         id_dropout: float,
         space: Space,
         temperature: float,
+        nested: Sequence[int] = (),
+        bits: int = 0,
     ) -> None:
         super().__init__()
         self.space, self.temperature, self.id_dropout = space, temperature, id_dropout
+        self.nested, self.bits = tuple(nested), bits
         self.num_items, self.dim = num_items, dim
         self.user = table("user", num_users, dim)
         self.item = table("item", num_items, dim)
@@ -103,13 +106,16 @@ class TwoTower(nn.Module):
         count = known.sum(1)
         asked, lengths = single(items)
         each = count if past.gates is None else torch.ones_like(history[known])
+        apart = self.training and self.bits > 0  # rows are rounded before they are summed
+        each = torch.ones_like(history[known]) if apart else each
         rows = self.item(torch.cat([asked, history[known]]), torch.cat([lengths, each]))
         found, pooled = rows.split([len(items), len(each)])
-        if past.gates is not None:
-            whose, weight = known.nonzero()[:, 0], past.gates[known].unsqueeze(1)
-            pooled = rows.new_zeros(len(users), self.dim).index_add(0, whose, pooled * weight)
+        if past.gates is not None or apart:
+            weight = 1.0 if past.gates is None else past.gates[known].unsqueeze(1)
+            whose, pooled = known.nonzero()[:, 0], _kept(self, pooled) * weight
+            pooled = rows.new_zeros(len(users), self.dim).index_add(0, whose, pooled)
         pooled = pooled / count.clamp(min=1).unsqueeze(1)
-        return self.user(*single(users)), pooled, found
+        return _kept(self, self.user(*single(users))), pooled, found
 
     def tower(self, identity: Tensor, pooled: Tensor) -> Tensor:
         """Return the last hidden layer, the vector where there is none, from id vectors and pooled histories [B,D]."""
@@ -158,29 +164,9 @@ def hidden(users: Tensor, history: Tensor, share: float) -> Tensor:
     return mixed % 10_000 < share * 10_000
 
 
-def unit(vectors: Tensor, space: Space) -> Tensor:
-    """Return `vectors` as their inner product is meant: of length 1 in cosine space, as they are in dot space."""
-    return _Unit.apply(vectors) if space == "cosine" else vectors
-
-
-class _Unit(torch.autograd.Function):
-    """Vectors over their lengths, in fewer passes over memory than its parts would take."""
-
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor) -> Tensor:  # pyrefly: ignore
-        ctx.dtype = vectors.dtype
-        if vectors.itemsize < 4:  # half precision is of products, not of lengths
-            vectors = vectors.float()
-        over = vectors.square().sum(-1, keepdim=True).clamp_(min=SHORTEST**2).rsqrt_()
-        found = vectors * over
-        ctx.save_for_backward(found, over)
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # pyrefly: ignore
-        found, over = ctx.saved_tensors
-        along = (gradients[0] * found).sum(-1, keepdim=True)
-        return torch.addcmul(gradients[0], found, along, value=-1).mul_(over).to(ctx.dtype)
+def _kept(model: MF | TwoTower, rows: Tensor) -> Tensor:
+    """Return `rows` [n,D] of tables as training should see them: rounded as they serve, if `model` is told to."""
+    return straight(rows, by_row(rows.detach())) if model.training and model.bits and len(rows) else rows
 
 
 def pick(rows: Tensor, wanted: Tensor) -> Tensor:
@@ -229,66 +215,56 @@ def encode(
     that it costs no more, everything is scored and then picked. Whether it is done depends on shapes alone, and on
     those of all processes together, so that one and many do the same.
     """
+    return encode_widths(model, users, past, groups, others, plain, alike)[-1]
+
+
+def encode_widths(
+    model: Encoder,
+    users: Tensor,
+    past: Past,
+    groups: Sequence[Group],
+    others: Sequence[Tensor] = (),
+    plain: Sequence[Tensor] = (),
+    alike: Sequence[bool] = (),
+    widths: Sequence[int] = (),
+) -> list[Encoded]:
+    """Return what `encode` does, by the first numbers of the vectors up to each of `widths`, and last by all of them.
+
+    One lookup serves all: scores, and the vectors that are compared, are those of the first numbers alone. `shared`,
+    `found`, `plain` and `pooled` are what was looked up, in every one.
+    """
     asked = [*(g.items.reshape(-1) for g in groups), *others, *plain]
     rows, ranks = max((g.rows.indices(len(users))[1] for g in groups), default=0), processes()
     count = sum(g.items.numel() * (1 if g.items.dim() == 1 else ranks) for g in groups)
     everything = torch.arange(model.num_items, device=users.device)
-    pairs = ranks * rows * model.num_items
-    whole = count >= model.num_items and pairs <= MOST_SCORES and pairs <= ranks * _work(groups, rows)
+    pairs = ranks * rows * model.num_items * (1 + len(widths))
+    whole = count >= model.num_items and pairs <= MOST_SCORES and pairs <= ranks * work(groups, rows)
     wanted, pooled = everything if whole else torch.cat(asked), None
     if isinstance(model, TwoTower):
         identity, pooled, found = model.read(users, past, wanted)
         shared = model.tower(identity, pooled)
     else:
         shared, found = model.trunk(users, past, wanted)
-    left = unit(model.head(shared), model.space)
-    queries = left[:rows] / model.temperature
+    vectors = model.head(shared)
+    ends = (*widths, vectors.shape[1])
+    lefts = prefixes(vectors, ends, model.space)
+    queries = [left[:rows] / model.temperature for left in lefts]
+    bits = model.bits if isinstance(model, MF | TwoTower) and model.training else 0
+    cuts = cutter(found, ends, model.space, bits=bits)
     if whole:
-        right = unit(found, model.space)
-        scores = _picked(queries @ right.T, everything, groups)
-        compared, raw = [pick(right, items) for items in others], [pick(found, items) for items in plain]
-        return Encoded(scores, shared, left, found, compared, raw, pooled, [slice(None)])
-    sizes, own = [len(items) for items in asked], len(asked) - len(plain)
-    parts = found.split(sizes)
-    scores = []
-    for group, part in zip(groups, parts, strict=False):
-        if group.items.dim() == 1:
-            scores.append(queries[group.rows] @ unit(part, model.space).T)
-        else:
-            each = part.view(*group.items.shape, -1)
-            scores.append(own_scores(queries[group.rows], each, cosine=model.space == "cosine"))
-    compared, raw = [unit(part, model.space) for part in parts[len(groups) : own]], list(parts[own:])
-    ends, same = list(accumulate(sizes)), [*(g.items.dim() == 1 for g in groups), *alike]
-    common = [slice(end - size, end) for end, size, one in zip(ends, sizes, same, strict=False) if one]
-    return Encoded(scores, shared, left, found, compared, raw, pooled, common)
-
-
-def _work(groups: Sequence[Group], rows: int) -> int:
-    """Return what the scores of `groups` cost one by one, in scores that a product gives."""
-    shared = sum(len(range(*g.rows.indices(rows))) * len(g.items) for g in groups if g.items.dim() == 1)
-    return shared + PICKED * sum(g.items.numel() for g in groups if g.items.dim() != 1)
-
-
-def _picked(table: Tensor, everything: Tensor, groups: Sequence[Group]) -> list[Tensor]:
-    """Return the scores of `groups` from everybody's of everything, 0 for no item."""
-    scores = []
-    for group, part in zip(groups, _parts(table, groups), strict=True):
-        if group.items.dim() == 1:
-            whole = len(group.items) == len(everything) and torch.equal(group.items, everything)
-            scores.append(part if whole else part[:, group.items.clamp(min=0)])
-        else:
-            scores.append(part.gather(1, group.items.clamp(min=0)))
-        if bool((group.items < 0).any()):
-            scores[-1] = scores[-1].masked_fill(group.items < 0, 0.0)
-    return scores
-
-
-def _parts(table: Tensor, groups: Sequence[Group]) -> list[Tensor]:
-    """Return each group's rows of `table`; as one split where they tile it, whose backward is one concatenation."""
-    spans = [g.rows.indices(len(table))[:2] for g in groups]
-    cuts = sorted(set(spans))
-    tiled = [start for start, _ in cuts] == [0, *(stop for _, stop in cuts[:-1])] and cuts[-1][1] == len(table)
-    if not tiled:
-        return [table[start:stop] for start, stop in spans]
-    pieces = dict(zip(cuts, table.split([stop - start for start, stop in cuts]), strict=True))
-    return [pieces[span] for span in spans]
+        rights = cuts(found)
+        tables = [picked(left @ right.T, everything, groups) for left, right in zip(queries, rights, strict=True)]
+        compared = [[pick(right, items) for items in others] for right in rights]
+        raw, common = [pick(found, items) for items in plain], [slice(None)]
+    else:
+        sizes, own = [len(items) for items in asked], len(asked) - len(plain)
+        parts = found.split(sizes)
+        told = {"space": model.space, "temperature": model.temperature, "rounded": bits > 0}
+        each = [scored(g, p, vectors, queries, cuts, **told) for g, p in zip(groups, parts, strict=False)]
+        tables = [[scores[w] for scores in each] for w in range(len(ends))]
+        given = [cuts(part) for part in parts[len(groups) : own]]
+        compared, raw = [[cut[w] for cut in given] for w in range(len(ends))], list(parts[own:])
+        stops, same = list(accumulate(sizes)), [*(g.items.dim() == 1 for g in groups), *alike]
+        common = [slice(end - size, end) for end, size, one in zip(stops, sizes, same, strict=False) if one]
+    sides = zip(tables, lefts, compared, strict=True)
+    return [Encoded(scores, shared, left, found, rest, raw, pooled, common) for scores, left, rest in sides]

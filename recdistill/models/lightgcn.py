@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recdistill.models.encoders import Group, pick, score_by_vectors, unit
+from recdistill.models.encoders import Group, pick, score_by_vectors
+from recdistill.models.lengths import unit
 from recdistill.models.tables import TableFactory
 from recdistill.types import Interactions, Past, Space
 

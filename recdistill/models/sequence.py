@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from recdistill.models.encoders import Group, hidden, pick, single, unit
+from recdistill.models.encoders import Group, hidden, pick, single
+from recdistill.models.lengths import unit
 from recdistill.models.reading import Reading
 from recdistill.models.tables import TableFactory
 from recdistill.types import Past, Space

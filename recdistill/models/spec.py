@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from recdistill.distill.spec_subclass import Subclasses
+from recdistill.models.spec_stages import GuideSpec, LadderSpec, SelectSpec, StageSpec
 from recdistill.spec import Spec
 from recdistill.types import Artifact
 
@@ -30,6 +32,14 @@ def _unsaid(value: object) -> bool:
     return value is None
 
 
+def _rising(widths: tuple[int, ...], dim: int) -> None:
+    if any(wide <= narrow for narrow, wide in pairwise((0, *widths, dim))):
+        raise ValueError(f"nested is {', '.join(map(str, widths))}: widths rise, and stay below dim, which is {dim}")
+
+
+Rounding = Literal["fp32", "int8", "int4"]
+
+
 class MFSpec(Spec):
     """Matrix factorisation: one vector a user, one an item."""
 
@@ -38,8 +48,18 @@ class MFSpec(Spec):
     space: Literal["cosine", "dot"] = "cosine"
     temperature: PositiveFloat = 0.1
     """Scores are divided by it; of use in cosine space, where they lie between -1 and 1."""
+    nested: tuple[PositiveInt, ...] = Field(default=(), exclude_if=lambda widths: not widths)
+    """Rising widths below `dim`: the first numbers of the vectors, so many, are trained to be students of their own."""
+    rounding: Rounding = Field(default="fp32", exclude_if=lambda kind: kind == "fp32")
+    """As what an item's numbers are served, which training then knows: int8 and int4 as in an index of SQ8 and SQ4,
+    with rows of users as in index.tables int8."""
     rows: RowsSpec | None = Field(default=None, exclude_if=_unsaid)
     """How many rows the tables may have in training; left out, one an id."""
+
+    @model_validator(mode="after")
+    def _widths_rise(self) -> MFSpec:
+        _rising(self.nested, self.dim)
+        return self
 
 
 class TwoTowerSpec(Spec):
@@ -54,8 +74,18 @@ class TwoTowerSpec(Spec):
     """Share of training rows whose user id is hidden, which is what teaches the model to serve from history."""
     space: Literal["cosine", "dot"] = "cosine"
     temperature: PositiveFloat = 0.1
+    nested: tuple[PositiveInt, ...] = Field(default=(), exclude_if=lambda widths: not widths)
+    """Rising widths below `dim`: the first numbers of the vectors, so many, are trained to be students of their own."""
+    rounding: Rounding = Field(default="fp32", exclude_if=lambda kind: kind == "fp32")
+    """As what an item's numbers are served, which training then knows: int8 and int4 as in an index of SQ8 and SQ4,
+    with rows of users as in index.tables int8."""
     rows: RowsSpec | None = Field(default=None, exclude_if=_unsaid)
     """How many rows the tables may have in training; left out, one an id."""
+
+    @model_validator(mode="after")
+    def _widths_rise(self) -> TwoTowerSpec:
+        _rising(self.nested, self.dim)
+        return self
 
 
 class LightGCNSpec(Spec):
@@ -182,47 +212,6 @@ AnyTeacher = Annotated[
 ]
 
 
-class GuideSpec(Spec):
-    """What of the student's own ranking the draws that follow it read, and how often it is brought up to date."""
-
-    depth: PositiveInt = 200
-    """Items of a user, or users of an item."""
-    refresh: PositiveInt = 1
-    """Epochs."""
-
-
-class StageSpec(Spec):
-    """A part of a student's training in which not everything learns."""
-
-    epochs: PositiveFloat | None = None
-    """Left out, in the last part alone: to the end of the training."""
-    moves: tuple[Literal["users", "items"], ...] = ("users", "items")
-    """The tables that learn."""
-    task: bool = True
-    """Whether the student's own loss counts; without it, nothing of what users took is read but by the terms."""
-    width: PositiveInt | None = Field(default=None, exclude_if=lambda width: width is None)
-    """How many numbers of each vector there are in this part, in dot space; left out, all of them. Those that there
-    were in an earlier part stand still, and the others learn what they leave."""
-
-
-class LadderSpec(Spec):
-    """Users whose lists are compared become fewer, one cut at each refresh of student.guide: the unsure ones stay."""
-
-    keep: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of the users that is left."""
-    steps: PositiveInt = 6
-    """Equal cuts down to it."""
-
-
-class SelectSpec(Spec):
-    """A policy that turns terms on and off, and keeps those after which the student's own loss falls."""
-
-    every: PositiveInt = 50
-    """Steps of a turn."""
-    rate: PositiveFloat = 20.0
-    """Of the policy: a reward is a share of the loss, a few hundredths at most."""
-
-
 Partner = Annotated[MFSpec | TwoTowerSpec | LightGCNSpec | RankerSpec, Field(discriminator="kind")]
 
 
@@ -266,7 +255,8 @@ class StudentSpec(Spec):
     @property
     def widths(self) -> tuple[int, ...]:
         """Return at which widths, below its own, the student is one already."""
-        return tuple(stage.width for stage in self.stages if stage.width and stage.width < self.model.dim)
+        grown = tuple(stage.width for stage in self.stages if stage.width and stage.width < self.model.dim)
+        return grown or self.model.nested
 
 
 ModelSpec = MFSpec | TwoTowerSpec | LightGCNSpec | SequenceSpec | RankerSpec

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recdistill.models.encoders import TwoTower, unit
+from recdistill.models.encoders import TwoTower
 from recdistill.models.gates import pool
+from recdistill.models.lengths import unit
 from recdistill.scoring import SCORES_PER_BLOCK
 from recdistill.topk import blocks
 from recdistill.transfer.flips import Side, disagreement, flips

@@ -12,7 +12,8 @@ from torch import Tensor
 from recdistill.data.sequences import Sequences
 from recdistill.labels import Lister
 from recdistill.members import lined, lined_vectors
-from recdistill.models.encoders import Encoder, unit
+from recdistill.models.encoders import Encoder
+from recdistill.models.lengths import unit
 from recdistill.models.pairs import PairScorer
 from recdistill.models.ranker import Ranker
 from recdistill.scoring import PAIRS_OF_PLACES, USERS_PER_BLOCK

@@ -61,6 +61,7 @@ LEVELS = (
         "checks",
         "checks_defer",
         "checks_gates",
+        "checks_nested",
         "checks_subclass",
         "checks_tables",
         "checks_taught",

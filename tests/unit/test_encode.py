@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from recdistill.models import encoders
-from recdistill.models.encoders import MF, Group, TwoTower, encode, unit
+from recdistill.models.encoders import MF, Group, TwoTower, encode
+from recdistill.models.lengths import unit
 from recdistill.models.tables import PlainTable
 from recdistill.types import Past
 

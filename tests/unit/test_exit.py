@@ -15,7 +15,8 @@ from recdistill.distill.spec import ListTermSpec
 from recdistill.distill.spec_draws import Top
 from recdistill.distill.spec_lists import SoftmaxKL
 from recdistill.errors import ConfigError
-from recdistill.models.encoders import TwoTower, unit
+from recdistill.models.encoders import TwoTower
+from recdistill.models.lengths import unit
 from recdistill.models.tables import PlainTable
 from recdistill.types import Batch, Candidates, Lesson, Past
 

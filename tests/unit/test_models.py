@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from recdistill.models import encoders
-from recdistill.models.encoders import MF, Group, TwoTower, hidden, unit
+from recdistill.models.encoders import MF, Group, TwoTower, hidden
+from recdistill.models.lengths import unit
 from recdistill.models.tables import PlainTable
 from recdistill.types import Past
 

@@ -18,7 +18,7 @@ from recdistill.errors import ConfigError
 from recdistill.labelling import label_data
 from recdistill.labels import open_labels
 from recdistill.models.build import build
-from recdistill.models.encoders import unit
+from recdistill.models.lengths import unit
 from recdistill.models.recipe import Teacher
 from recdistill.models.spec import Fitted, TwoTowerSpec
 from recdistill.models.tables import PlainTable
