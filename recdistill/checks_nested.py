@@ -50,15 +50,15 @@ def rounding_possible(config: Config) -> Iterator[Finding]:
 
 
 def of_the_student(config: Config) -> Iterator[Finding]:
-    """How vectors serve is of those that do."""
-    partner = config.student.partner
-    for name in ("nested", "rounding"):
-        if partner is not None and name in partner.model_fields_set and getattr(partner, name, None):
-            yield ("student", "partner", name), "has no effect: a partner does not serve; leave it out"
-    for at, model, train in config.teacher.trained():
-        if getattr(model, "nested", ()) and train.subclasses is not None:
-            what = "are of whole vectors, which nested would not train alone: leave one of the two out"
-            yield ("teacher", *at, "train", "subclasses"), what
+    """How vectors are cut and rounded is of those that serve."""
+    models = [(("teacher", *at, "model"), model) for at, model, _ in config.teacher.trained()]
+    if config.student.partner is not None:
+        models.append((("student", "partner"), config.student.partner))
+    for at, model in models:
+        if getattr(model, "nested", ()):
+            yield (*at, "nested"), "is for a student: this model does not serve; leave it out"
+        if getattr(model, "rounding", "fp32") != "fp32":
+            yield (*at, "rounding"), "is for a student: this model does not serve; leave it out"
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (prefixes_possible, rounding_possible, of_the_student)

@@ -102,20 +102,27 @@ class TwoTower(nn.Module):
         history = past.items
         if self.training and self.id_dropout:
             users = users.masked_fill(hidden(users, history, self.id_dropout), -1)
-        known = history >= 0
-        count = known.sum(1)
-        asked, lengths = single(items)
-        each = count if past.gates is None else torch.ones_like(history[known])
-        apart = self.training and self.bits > 0  # rows are rounded before they are summed
-        each = torch.ones_like(history[known]) if apart else each
-        rows = self.item(torch.cat([asked, history[known]]), torch.cat([lengths, each]))
-        found, pooled = rows.split([len(items), len(each)])
-        if past.gates is not None or apart:
-            weight = 1.0 if past.gates is None else past.gates[known].unsqueeze(1)
-            whose, pooled = known.nonzero()[:, 0], _kept(self, pooled) * weight
-            pooled = rows.new_zeros(len(users), self.dim).index_add(0, whose, pooled)
+        count = (history >= 0).sum(1)
+        if self.training and self.bits:  # rows are rounded before they are summed, so each is a bag of its own
+            asked, lengths = single(torch.cat([items, history.reshape(-1)]))
+            found, each = self.item(asked, lengths).split([len(items), history.numel()])
+            pooled = _kept(self, each).view(*history.shape, -1).sum(1)
+        else:
+            found, pooled = self._summed(items, past)
         pooled = pooled / count.clamp(min=1).unsqueeze(1)
         return _kept(self, self.user(*single(users))), pooled, found
+
+    def _summed(self, items: Tensor, past: Past) -> tuple[Tensor, Tensor]:
+        """Return the vectors of `items` [n,D] and the sums of the histories', [B,D]."""
+        known = past.items >= 0
+        asked, lengths = single(items)
+        each = known.sum(1) if past.gates is None else torch.ones_like(past.items[known])
+        rows = self.item(torch.cat([asked, past.items[known]]), torch.cat([lengths, each]))
+        found, pooled = rows.split([len(items), len(each)])
+        if past.gates is not None:
+            whose, weight = known.nonzero()[:, 0], past.gates[known].unsqueeze(1)
+            pooled = rows.new_zeros(len(past.items), self.dim).index_add(0, whose, pooled * weight)
+        return found, pooled
 
     def tower(self, identity: Tensor, pooled: Tensor) -> Tensor:
         """Return the last hidden layer, the vector where there is none, from id vectors and pooled histories [B,D]."""

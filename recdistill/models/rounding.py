@@ -40,10 +40,16 @@ def by_row(rows: Tensor) -> Tensor:
 
 
 def span_of(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the least and the greatest number of each dimension of all processes' `vectors` [n,D]; collective."""
-    ends = torch.stack([-vectors.amin(0), vectors.amax(0)])
-    if processes() > 1:
-        all_reduce(ends, op=ReduceOp.MAX)
+    """Return the least and the greatest number of each dimension of `vectors` [n,D]: [D] each."""
+    return vectors.amin(0), vectors.amax(0)
+
+
+def everyones(span: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the least and the greatest of all processes' spans; collective."""
+    if processes() == 1:
+        return span
+    ends = torch.stack([-span[0], span[1]])
+    all_reduce(ends, op=ReduceOp.MAX)
     return -ends[0], ends[1]
 
 
@@ -58,7 +64,7 @@ def cutter(found: Tensor, ends: Sequence[int], space: Space, *, bits: int = 0) -
     """
     if not bits:
         return lambda part: prefixes(part, ends, space)
-    spans = [span_of(cut) for cut in prefixes(found.detach(), ends, space)]
+    spans = [everyones(span_of(cut)) for cut in prefixes(found.detach(), ends, space)]
 
     def cuts(part: Tensor) -> list[Tensor]:
         seen = zip(prefixes(part, ends, space), spans, strict=True)

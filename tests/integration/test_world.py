@@ -176,6 +176,29 @@ def test_two_processes_taught_histories_that_nobody_had_draw_the_curve_of_one(ti
     assert_same_curves(*points)
 
 
+def test_two_processes_train_every_width_of_a_rounded_student_as_one(tiny):
+    """A range of items and a width's own adapter are those of all rows, whoever has them."""
+    train = {"epochs": 2, "batch": 512, "negatives": 64}
+    teacher = {"model": {"kind": "mf", "dim": 16}, "train": train}
+    model = {"kind": "two_tower", "dim": 8, "history": 8, "nested": [4], "rounding": "int8"}
+    student = {"model": model, "train": train | {"list_users": 64}}
+    lists = {"kind": "list", "weight": 1.0, "draw": [{"kind": "top", "k": 10}], "loss": {"kind": "softmax_kl"}}
+    align = {"kind": "align", "weight": 1.0, "loss": {"kind": "distance", "adapter": {"kind": "linear"}}}
+    more = {"labels": {"depth": 30, "vectors": True}, "distill": [lists, align]}
+    config = tiny.config("nested", registry=None, features=None, teacher=teacher, student=student, **more)
+    words, points = ("run", config, "--json", "--until", "student"), []
+    for processes, layout in ((1, "auto"), (2, "row_wise")):
+        store = f"nested/{processes}"
+        if processes == 2:  # lists of the same scores: see lend_labels
+            shutil.copytree(tiny.home / "nested" / "1" / "labels", tiny.home / store / "labels")
+        sets = ("--set", f"exec.store={store}", "--set", f"exec.tables={layout}")
+        process = tiny(*words, *sets, processes=processes)
+        assert process.returncode == 0, process.stdout + process.stderr
+        points.append(curves(tiny, json.loads(process.stdout), store))
+    assert_same_curves(*points)
+    assert {"task", "0.softmax_kl", "1.distance"} <= points[0]["student"][0].keys()
+
+
 def test_what_two_processes_began_one_goes_on_with(tiny, done, config):
     """The student's second checkpoint is the last thing its two processes leave; one process ends the run."""
     store = "two/left"

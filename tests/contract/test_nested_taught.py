@@ -1,0 +1,105 @@
+"""Planted data whose vectors need eight numbers: those of a nested student say it in the first of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from recdistill.data.sequences import Sequences
+from recdistill.distill.spec import AlignTermSpec, ListTermSpec
+from recdistill.distill.spec_align import Distance, Linear
+from recdistill.distill.spec_draws import Top, Unseen
+from recdistill.distill.spec_lists import SoftmaxKL
+from recdistill.fit import fit, load
+from recdistill.models.spec import MFSpec, TrainSpec
+from recdistill.scoring import as_rounded, narrowed, vectors
+from recdistill.teachers import encoder_lister
+from recdistill.teaching import Teaching
+from recdistill.topk import top_items
+from recdistill.types import Dataset, Interactions, Labels, Vectors, quiet
+from recdistill.world import World
+
+pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:fbgemm_gpu\.")
+USERS, ITEMS, TRUTH, TAKEN, DIM, NESTED = 200, 120, 8, 20, 32, (8, 16)
+TRAIN = TrainSpec(epochs=12, batch=500, negatives=ITEMS, lr=0.3, patience=0, evaluate_every=12, list_users=100)
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """Return who likes what, as products of vectors, and what was taken: more of what is liked."""
+    rng = np.random.default_rng(0)
+    sides = (rng.standard_normal((n, TRUTH)).astype(np.float32) for n in (USERS, ITEMS))
+    liked = Vectors(users=next(sides), items=next(sides))
+    noise = rng.gumbel(size=(USERS, ITEMS))
+    order = np.argsort(-(1.5 * liked.users @ liked.items.T + noise), axis=1)[:, :TAKEN]
+    order = rng.permuted(order, axis=1)
+    cuts = {"train": order[:, :16], "valid": order[:, 16:17], "test": order[:, 17:]}
+    made = {}
+    for name, part in cuts.items():
+        indptr = np.arange(USERS + 1, dtype=np.int64) * part.shape[1]
+        made[name] = Interactions(indptr=indptr, items=part.reshape(-1), times=np.arange(part.size))
+    return liked, Dataset(user_ids=pl.Series(range(USERS)), item_ids=pl.Series(range(ITEMS)), **made)
+
+
+@pytest.fixture(scope="module")
+def teaching(truth):
+    liked, dataset = truth
+    said = encoder_lister(liked.users, liked.items, 20, dataset.train)(np.arange(USERS))
+    lists = {"items": (said.items.astype(np.int32),), "scores": (said.scores,), "residual": (said.residual,)}
+    labels = Labels(**lists, per_shard=USERS, facts={}, vectors=liked)
+    lists = ListTermSpec(weight=1.0, draw=(Top(k=10), Unseen(n=20)), loss=SoftmaxKL(temperature=2.0))
+    return Teaching(terms=[lists, AlignTermSpec(weight=0.1, loss=Distance(adapter=Linear()))], labels=labels)
+
+
+@pytest.fixture(scope="module")
+def found(truth, teaching, tmp_path_factory):
+    """Return the vectors of a plain, a nested and a rounding student, and each one's directory."""
+    made = {}
+    specs = {"plain": {}, "nested": {"nested": NESTED}, "narrow": {"dim": 4}, "int4": {"dim": 4, "rounding": "int4"}}
+    for name, more in specs.items():
+        out, spec = tmp_path_factory.mktemp(name), MFSpec(**{"dim": DIM, "temperature": 0.3} | more)
+        fit(truth[1], spec, TRAIN, out, name=name, world=World(), log=quiet, teaching=teaching)
+        model = load(spec, truth[1], out)
+        made[name] = vectors(model, truth[1], Sequences.of(truth[1].train), 0), model, out
+    return made
+
+
+def right(truth, served):
+    """Return which share of each user's best ten unseen items, by the truth, are in the ten that are served."""
+    liked, dataset = truth
+    best, lists = (top_items(v.users, v.items, 10, seen=dataset.train) for v in (liked, served))
+    return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(best.tolist(), lists.tolist(), strict=True)]))
+
+
+def test_the_first_numbers_of_a_nested_student_are_far_better_than_those_of_a_plain_one(truth, found):
+    plain, nested = (right(truth, narrowed(found[name][0], 8)) for name in ("plain", "nested"))
+    whole = right(truth, found["plain"][0])
+    print(plain, nested, whole, right(truth, found["nested"][0]))
+    assert nested > plain + 0.15
+    assert right(truth, found["nested"][0]) > whole - 0.1
+
+
+def test_a_student_that_was_trained_for_four_bits_says_more_of_what_was_taken_by_them(truth, found):
+    """What its training lowers: the cross-entropy of what was taken, of the scores that rounded items give."""
+    users, items = truth[1].train.users(), truth[1].train.items
+    told = {}
+    for name in ("narrow", "int4"):
+        served, model, _ = found[name]
+        model.bits = 4
+        cut = as_rounded(served, model)
+        scores = torch.from_numpy(cut.users @ cut.items.T / np.float32(model.temperature)).log_softmax(1)
+        told[name] = -scores[users, items].mean().item()
+        raw = torch.from_numpy(served.users @ served.items.T / np.float32(model.temperature)).log_softmax(1)
+        print(name, told[name], -raw[users, items].mean().item())
+    assert told["int4"] < told["narrow"]
+
+
+def test_each_loss_of_a_nested_student_is_told_once(found):
+    points = {name: json.loads((out / "curve.json").read_text()) for name, (_, _, out) in found.items()}
+    assert points["nested"][-1].keys() == points["plain"][-1].keys()
+    assert replace(found["nested"][0], space="cosine").items.shape == (ITEMS, DIM)
