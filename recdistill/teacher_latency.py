@@ -59,7 +59,7 @@ def main(path: Path) -> int:
     from recdistill.data.sequences import Sequences
     from recdistill.distill.spec import LabelsSpec
     from recdistill.labelling import candidates, lister_of, ready_teacher
-    from recdistill.latency import summarise
+    from recdistill.latency_stats import summarise
     from recdistill.models.recipe import Teacher
     from recdistill.models.spec import Fitted, ModelSpec
     from recdistill.store import open_artifact

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from recdistill.errors import ArtifactError
-from recdistill.latency import Target, calibrate, measure, summarise
+from recdistill.latency import Target, measure
+from recdistill.latency_stats import calibrate, summarise
 from recdistill.results import LatencyRow
 
 
