@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from recdistill.errors import ArtifactError, ConfigError, DataError
-from recdistill.serve import BundleError, read_index, search_index
+from recdistill.serve import BundleError, read_index
+from recdistill.serve_search import search_index
 from recdistill.spec import Spec, canonical
 from recdistill.store import aside, sha256, write_text
 from recdistill.types import Float, Int

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recdistill import serve, serve_gate, serve_tables
+from recdistill import serve, serve_gate, serve_requests, serve_search, serve_tables
 from recdistill.errors import ArtifactError, DataError
 from recdistill.serve import Bundle, encode
 from recdistill.spec import canonical
@@ -129,7 +129,8 @@ def open_bundle(path: Path, *, manifest: str | None = None) -> Bundle:
 def model_code(out: Path) -> Path:
     """Write the code that serves a bundle to the directory `out`, as the one file that MLflow copies; return it."""
     own = re.compile(r"^from (?:recdistill|__future__)\b.*\n", re.MULTILINE)
-    parts = [own.sub("", Path(part.__file__).read_text(encoding="utf-8")) for part in (serve_tables, serve_gate, serve)]
+    pieces = (serve_tables, serve_gate, serve_requests, serve_search, serve)
+    parts = [own.sub("", Path(piece.__file__).read_text(encoding="utf-8")) for piece in pieces]
     write_text(out / "serve.py", "\n".join(["from __future__ import annotations\n", *parts]))
     return out / "serve.py"
 

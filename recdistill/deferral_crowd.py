@@ -17,8 +17,9 @@ from recdistill.labelling import ready_teacher
 from recdistill.labels import open_labels
 from recdistill.measure import Judged
 from recdistill.metrics import METRICS, hits, relevant
-from recdistill.serve import encode, open_bundle, read_index, search_index
+from recdistill.serve import encode, open_bundle, read_index
 from recdistill.serve_gate import unseen_lists
+from recdistill.serve_search import search_index
 from recdistill.topk import blocks, pairs
 from recdistill.types import Dataset, Float, Int, Interactions, Labels
 

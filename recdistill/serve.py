@@ -27,6 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recdistill.serve_gate import Deferral, joined, read_deferral
+from recdistill.serve_requests import requests_of
+from recdistill.serve_search import search_index, search_without
 from recdistill.serve_tables import Packed, unpack
 
 FORMAT = 2
@@ -153,20 +155,6 @@ def read_index(path: Path, params: str = "") -> Any:
     return index
 
 
-def search_index(index: Any, queries: NDArray[np.float32], k: int) -> tuple[Array, Array]:
-    """Return scores and item rows, [Q,k], with -1 where the index finds no more.
-
-    A graph stops after efSearch results, so a deeper answer is searched as wide as it is deep.
-    """
-    graph = getattr(index, "hnsw", None)
-    if graph is None or graph.efSearch >= k:
-        return index.search(queries, k)
-    import faiss
-
-    # pyrefly: ignore[missing-attribute] the library has it, its stubs leave it out
-    return index.search(queries, k, params=faiss.SearchParametersHNSW(efSearch=k))
-
-
 def default_history(bundle: Bundle, user: int) -> Array:
     """Return the item rows that a known user took, the latest last; empty where the bundle keeps none."""
     if user < 0 or bundle.offsets is None or bundle.past is None:
@@ -207,22 +195,42 @@ def known(
     return users, histories, [n for n, u in enumerate(users) if u >= 0 or (uses_history and len(histories[n]))]
 
 
-def recommend(bundle: Bundle, index: Any, requests: Sequence[tuple[Any, Sequence[Any] | None]], k: int) -> list[Answer]:
+def recommend(
+    bundle: Bundle,
+    index: Any,
+    requests: Sequence[tuple[Any, Sequence[Any] | None]],
+    k: int,
+    *,
+    exclude_seen: bool = False,
+) -> list[Answer]:
     """Answer (user_id, history item_ids or None) requests with the `k` best items, fewer in a smaller catalogue.
 
-    Items of a history that the catalogue does not know are passed over.
+    Items of a history that the catalogue does not know are passed over. `exclude_seen` leaves out of each answer what
+    its history holds, the given one or the one that the bundle keeps. Raises ValueError if there is neither.
     """
+    if exclude_seen and bundle.offsets is None and any(u in bundle.user_row and h is None for u, h in requests):
+        raise ValueError("exclude_seen: this bundle keeps no histories, so each request of a known user must give one")
     k = min(k, len(bundle.item_ids))
     users, histories, asked = known(bundle, requests)
-    answers = [Answer([bundle.item_ids[i] for i in bundle.popular[:k]], [0.0] * k, "popular")] * len(requests)
+    answers = [_popular(bundle, k, histories[n] if exclude_seen else ()) for n in range(len(requests))]
     if asked:
         queries = encode(bundle, [users[n] for n in asked], [histories[n] for n in asked])
-        scores, rows = search_index(index, queries, k)
+        if exclude_seen:
+            scores, rows = search_without(index, queries, k, [histories[n] for n in asked])
+        else:
+            scores, rows = search_index(index, queries, k)
         for n, s, r in zip(asked, scores, rows, strict=True):
             s, r = s[r >= 0], r[r >= 0]  # an approximate index may find fewer than k
             ids = [bundle.item_ids[i] for i in r]
             answers[n] = Answer(ids, s.astype(float).tolist(), "model" if users[n] >= 0 else "history")
     return answers
+
+
+def _popular(bundle: Bundle, k: int, seen: Sequence[int] | Array) -> Answer:
+    """Return the `k` most popular items that are not among the rows `seen`."""
+    first = bundle.popular[: k + len(seen)]
+    rows = first[~np.isin(first, seen)][:k] if len(seen) else first
+    return Answer([bundle.item_ids[i] for i in rows], [0.0] * len(rows), "popular")
 
 
 def deferred(bundle: Bundle, index: Any, requests: Sequence[tuple[Any, Sequence[Any] | None]]) -> list[bool]:
@@ -234,39 +242,6 @@ def deferred(bundle: Bundle, index: Any, requests: Sequence[tuple[Any, Sequence[
         queries = encode(bundle, [users[n] for n in asked], taken)
         answer[asked] = gate.predicted(partial(search_index, index), queries, *joined(taken)) > gate.threshold
     return answer.tolist()
-
-
-def requests_of(frame: Any, k: Any, ids: tuple[Any, Any]) -> list[tuple[Any, list[Any] | None]]:
-    """Return the requests of a DataFrame with `user_id` and perhaps `history`; raises ValueError at a bad value.
-
-    `ids` holds one user_id and one item_id of the bundle: requests must have their types.
-    """
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k is {k!r}; it must be a whole number of at least 1")
-    if "user_id" not in getattr(frame, "columns", ()):
-        raise ValueError("the input has no column `user_id`")
-    histories = frame["history"].tolist() if "history" in frame.columns else [None] * len(frame)
-    requests: list[tuple[Any, list[Any] | None]] = []
-    for row, (user_id, given) in enumerate(zip(frame["user_id"].tolist(), histories, strict=True)):
-        _check_id(user_id, ids[0], f"row {row}: user_id")
-        if given is None or (isinstance(given, float) and np.isnan(given)):  # pandas writes a missing list as NaN
-            requests.append((user_id, None))
-            continue
-        if not isinstance(given, (list, tuple, np.ndarray)):
-            raise ValueError(f"row {row}: history is {given!r}; it must be a list of item_ids")
-        for item_id in given:
-            _check_id(item_id, ids[1], f"row {row}: history")
-        requests.append((user_id, list(given)))
-    return requests
-
-
-def _check_id(value: Any, like: Any, where: str) -> None:
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        raise ValueError(f"{where} is null")
-    number = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if isinstance(like, str) != isinstance(value, str) or (not isinstance(like, str) and not number):
-        wanted = "text" if isinstance(like, str) else "a whole number"
-        raise ValueError(f"{where} is {value!r}; it must be {wanted}")
 
 
 if not __name__.startswith("recdistill."):  # MLflow runs a copy of this file under a name of its own
@@ -282,14 +257,17 @@ if not __name__.startswith("recdistill."):  # MLflow runs a copy of this file un
 
         # pyrefly: ignore[bad-override] MLflow passes no context to a predict that does not ask for one
         def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-            """Answer `model_input`, a DataFrame; `params` may give `k`. Raises MlflowException at a bad value."""
-            k = (params or {}).get("k", 10)
+            """Answer `model_input`, a DataFrame; `params` may give `k` and `exclude_seen`.
+
+            Raises MlflowException at a bad value.
+            """
+            k, exclude_seen = (params or {}).get("k", 10), bool((params or {}).get("exclude_seen", False))
             ids = (next(iter(self.bundle.user_row)), self.bundle.item_ids[0])
             try:
                 requests = requests_of(model_input, k, ids)
+                answers = recommend(self.bundle, self.index, requests, int(k), exclude_seen=exclude_seen)
             except ValueError as cause:
                 raise mlflow.MlflowException.invalid_parameter_value(str(cause)) from None
-            answers = recommend(self.bundle, self.index, requests, int(k))
             frame = pd.DataFrame(answers, columns=pd.Index(Answer._fields))
             asks = self.bundle.deferral is not None
             return frame.assign(defer=deferred(self.bundle, self.index, requests)) if asks else frame

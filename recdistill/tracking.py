@@ -179,7 +179,8 @@ def signature(bundle: Bundle) -> Any:
     given = [("item_ids", Array(item)), ("scores", Array(DataType.double)), ("source", DataType.string)]
     given += [("defer", DataType.boolean)] if bundle.deferral is not None else []
     answer = Schema([ColSpec(kind, name) for name, kind in given])
-    return ModelSignature(asked, answer, ParamSchema([ParamSpec("k", DataType.long, 10)]))
+    params = [ParamSpec("k", DataType.long, 10), ParamSpec("exclude_seen", DataType.boolean, False)]
+    return ModelSignature(asked, answer, ParamSchema(params))
 
 
 def _child(client: MlflowClient, experiment_id: str, parent: str, stage: StageRun, start: int) -> int:

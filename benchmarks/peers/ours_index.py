@@ -15,7 +15,8 @@ def index(asked):
     import faiss
 
     from recdistill.ann import IndexSpec, build_index, recall
-    from recdistill.serve import read_index, search_index
+    from recdistill.serve import read_index
+    from recdistill.serve_search import search_index
 
     faiss.omp_set_num_threads(asked["threads"])
     given, out = np.load(asked["vectors"]), Path(tempfile.mkdtemp(prefix="index-"))

@@ -160,3 +160,12 @@ def test_malformed_requests_are_told_what_is_wrong(ask, body, said):
     assert 400 <= status < 500
     assert said in text
     assert "recommend(" not in text  # no stack trace of ours
+
+
+def test_what_a_history_holds_is_left_out_where_the_request_says_so(ask, bundle):
+    given = [{"user_id": 1003}], [{"user_id": 1003, "history": ["i7", "i9"]}]
+    for seen, asked in zip((kept(bundle, 3), [7, 9]), given, strict=True):
+        (before,), (after,) = predictions(ask, asked, k=300), predictions(ask, asked, k=300, exclude_seen=True)
+        gone = {f"i{row}" for row in seen}
+        assert after["item_ids"] == [item for item in before["item_ids"] if item not in gone]
+        assert len(after["item_ids"]) == 300 - len(gone)

@@ -30,6 +30,8 @@ LEVELS = (
         "diagnose",
         "serve",
         "serve_gate",
+        "serve_requests",
+        "serve_search",
         "serve_tables",
         "bundle",
         "ann",
@@ -84,7 +86,7 @@ WALLS = {
         "recdistill/models/tables.py",
     },
     "mlflow": {"recdistill/registry.py", "recdistill/tracking.py", "recdistill/serve.py"},
-    "faiss": {"recdistill/ann.py", "recdistill/latency_child.py", "recdistill/serve.py"},
+    "faiss": {"recdistill/ann.py", "recdistill/latency_child.py", "recdistill/serve.py", "recdistill/serve_search.py"},
 }
 FILE, FUNCTION = 300, 60
 
