@@ -18,15 +18,14 @@ from annotated_types import Gt, Le, MinLen
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
+from recdistill.ann_tune import Tuned, operating_points, search_padded
 from recdistill.errors import ArtifactError, ConfigError, DataError
 from recdistill.serve import BundleError, read_index
-from recdistill.serve_search import search_index
 from recdistill.spec import Spec, canonical
 from recdistill.store import aside, sha256, write_text
 from recdistill.types import Float, Int
 
 INDEX, FLAT, FACTS = "index.faiss", "flat.faiss", "index.json"
-TIE = 1e-3  # ann-benchmarks: an item this close to the k-th true score counts as found
 MAX_TUNING_QUERIES = 1000
 EXHAUSTIVE = "Flat"
 AUTO = (
@@ -83,7 +82,7 @@ def build_index(items: Float, queries: Float, spec: IndexSpec, out: Path, *, see
         index = _filled(factory, items, seed)
         build_s = time.perf_counter() - started
         with _refusal(factory, "and search it"):  # some kinds refuse an inner product only now
-            params, recalls = _tune(index, flat, items, queries, spec)
+            params, recalls, _ = _chosen(operating_points(index, flat, items, queries, spec.k), spec.min_recall)
         faiss.ParameterSpace().set_index_parameters(index, params)  # so that a plain read_index has them too
         for name, built in ((INDEX, index), (FLAT, flat)):
             with aside(out / name) as temporary:
@@ -124,7 +123,7 @@ def search(index_path: Path, queries: Float, k: int, params: str = "") -> tuple[
         raise ArtifactError(what, where=str(index_path), fix="use the index and the query encoder of one bundle")
     if params:
         faiss.ParameterSpace().set_index_parameters(index, params)
-    return _search(index, _contiguous(queries), k)
+    return search_padded(index, _contiguous(queries), k)
 
 
 @contextmanager
@@ -140,51 +139,9 @@ def one_thread() -> Generator[None, None, None]:
         faiss.omp_set_num_threads(before)
 
 
-def recall(index: Any, flat: Any, items: Float, queries: Float, k: int) -> float:
-    """Return the share of the `k` returned items that score at least the k-th best score less the tie tolerance."""
-    k = min(k, len(items))
-    kth = flat.search(queries, k)[0][:, -1:]
-    _, found = _search(index, queries, k)
-    scores = np.einsum("qkd,qd->qk", items[np.maximum(found, 0)], queries)
-    # Scores far below one would all tie within a fixed tolerance, so there it shrinks with the score.
-    tie = np.maximum(TIE * np.minimum(1.0, np.abs(kth)), 1e-6)
-    return float(((scores >= kth - tie) & (found >= 0)).mean())
-
-
-def _tune(index: Any, flat: Any, items: Float, queries: Float, spec: IndexSpec) -> tuple[str, dict[int, float]]:
-    """Return the runtime parameters of least counted work that reach the recall at every k, or of best recall."""
-    import faiss
-
-    space = faiss.ParameterSpace()
-    space.verbose = 0
-    space.initialize(index)
-    points = faiss.OperatingPoints()
-    measured: dict[str, dict[int, float]] = {}
-    for cno in range(space.n_combinations()):
-        params = space.combination_name(cno)
-        space.set_index_parameters(index, params)
-        work = _work(index, queries, max(spec.k), params)
-        measured[params] = {k: recall(index, flat, items, queries, k) for k in spec.k}
-        points.add(min(measured[params].values()), work, params, cno)
-    frontier = [points.optimal_pts.at(i) for i in range(points.optimal_pts.size())]  # by rising recall and work
-    frontier = [p for p in frontier if p.cno >= 0]  # FAISS seeds the set with a point of no recall and no work
-    best = next((p for p in frontier if p.perf >= spec.min_recall), frontier[-1] if frontier else None)
-    params = best.key if best else space.combination_name(0)
-    return params, measured[params]
-
-
-def _work(index: Any, queries: NDArray[np.float32], k: int, params: str) -> float:
-    """Return how many distances one query computes: the cost that, unlike time, is the same on every run."""
-    import faiss
-
-    counters: Any = faiss.cvar
-    inverted, graph = counters.indexIVF_stats, counters.hnsw_stats
-    inverted.reset()
-    graph.reset()
-    search_index(index, queries, min(k, index.ntotal))
-    factors = dict(p.split("=") for p in params.split(",") if p)
-    refined = k * float(factors.get("k_factor_rf", 0))
-    return (inverted.ndis + graph.ndis) / len(queries) + refined
+def _chosen(points: list[Tuned], least: float) -> Tuned:
+    """Return of `points`, by rising work, the first that reaches the recall `least` at every depth, or the last."""
+    return next((point for point in points if min(point.recall.values()) >= least), points[-1])
 
 
 def _filled(factory: str, items: Float, seed: int) -> Any:
@@ -220,17 +177,6 @@ def _refusal(factory: str, what: str) -> Generator[None, None, None]:
 def _first_line(cause: Exception) -> str:
     """Return what FAISS says went wrong, without the C++ signature and source line it leads with."""
     return str(cause).split(".cpp:", 1)[-1].partition(": ")[2].strip() or str(cause)
-
-
-def _search(index: Any, queries: NDArray[np.float32], k: int) -> tuple[Float, Int]:
-    """Search with k clipped to the catalogue, and pad the answer back to k columns."""
-    scores = np.full((len(queries), k), -np.inf, np.float32)
-    items = np.full((len(queries), k), -1, np.int64)
-    n = min(k, index.ntotal)
-    if n:
-        scores[:, :n], items[:, :n] = search_index(index, queries, n)
-        scores[items < 0] = -np.inf
-    return scores, items
 
 
 def _finite(vectors: Float, side: str) -> NDArray[np.float32]:

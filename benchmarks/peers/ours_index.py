@@ -14,7 +14,8 @@ def index(asked):
     """A chosen index, tuned to a recall on some queries; a round asks it others, one by one."""
     import faiss
 
-    from recdistill.ann import IndexSpec, build_index, recall
+    from recdistill.ann import IndexSpec, build_index
+    from recdistill.ann_tune import recall
     from recdistill.serve import read_index
     from recdistill.serve_search import search_index
 
