@@ -23,12 +23,13 @@ from recdistill.results import Release
 from recdistill.spec import fingerprint
 from recdistill.spoil import Spoil
 from recdistill.stages import Run
+from recdistill.surface.stages import surface as measure_surface
 from recdistill.types import Artifact
 from recdistill.yamlfile import dotted
 
 DATA = ("ingest", "split")  # the stages that need no torch
 NAMES = (*DATA, "scratch", "yesterday", "teacher", "labels", "rounds", "student", "index", "defer")
-NAMES += ("evaluate", "refresh", "latency", "promote")
+NAMES += ("evaluate", "refresh", "latency", "surface", "promote")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,11 @@ def path(config: Config, run: Run, spoil: Spoil | None = None) -> Iterator[Made 
         yield Made(name="refresh", artifacts=[refreshed])
     timed = stages.latency(data, judged, config.report.k[0], run)
     yield Made(name="latency", artifacts=[timed])
-    also = {"deferred": deferred, "refreshed": refreshed}
+    surface = None
+    if config.surface is not None:
+        surface = measure_surface(data, judged, config.surface, config.index, config.report, evaluated, timed, run)
+        yield Made(name="surface", artifacts=[surface])
+    also = {"deferred": deferred, "refreshed": refreshed, "surface": surface}
     yield Everything(data=data, judged=judged, evaluated=evaluated, timed=timed, **also)
 
 

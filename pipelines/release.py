@@ -35,6 +35,7 @@ class Everything:
     timed: Artifact
     deferred: Artifact | None = None  # the gate that asks the teacher, where there is one
     refreshed: Artifact | None = None  # where there was a day before
+    surface: Artifact | None = None  # where every way to serve was measured
 
     @property
     def bundle(self) -> Path:
@@ -143,6 +144,7 @@ def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any
         "warnings": warnings,
         "defer": asking,
         "refresh": None if all_.refreshed is None else read_json(all_.refreshed, "refresh.json"),
+        "surface": None if all_.surface is None else read_json(all_.surface, "surface.json"),
     }
 
 
@@ -259,6 +261,7 @@ def _stage_runs(config: Config, all_: Everything, stages: Sequence[Mapping[str, 
         "student": config.student,
         "labels": config.labels,
         "index": config.index,
+        "surface": config.surface,
         "defer": config.defer,
         "evaluate": config.report,
     }

@@ -49,6 +49,11 @@ class IndexSpec(Spec):
     """The cheapest runtime parameters (nprobe, efSearch) that reach this recall at every k are chosen."""
     tables: Literal["fp32", "fp16", "int8"] = Field(default="fp32", exclude_if=lambda kind: kind == "fp32")
     """What the rows of users, and of the items of histories, are kept as where the student serves."""
+    width: PositiveInt | None = Field(default=None, exclude_if=lambda width: width is None)
+    """Serve the first so many numbers of the vectors alone, at one of the widths that the student learned to serve at;
+    left out, all of them."""
+    histories: Literal["read", "whole"] = Field(default="read", exclude_if=lambda kept: kept == "read")
+    """What the bundle keeps of each user's past: what the encoder reads, or all, for answers without what was seen."""
 
 
 def choose_factory(num_items: int) -> str:
@@ -68,7 +73,6 @@ def build_index(items: Float, queries: Float, spec: IndexSpec, out: Path, *, see
     Returns the facts of index.json and `build_s`, in seconds, which stays out of the files. Raises ConfigError for a
     factory that FAISS cannot build, DataError for vectors that are empty or not finite.
     """
-    import faiss
 
     items, queries = _finite(items, "item"), _finite(queries, "query")
     factory = choose_factory(len(items)) if spec.factory == "auto" else spec.factory
@@ -77,16 +81,15 @@ def build_index(items: Float, queries: Float, spec: IndexSpec, out: Path, *, see
         queries = queries[np.sort(rows)]
     out.mkdir(parents=True, exist_ok=True)
     with one_thread():
-        flat = _filled(EXHAUSTIVE, items, seed)
+        flat = filled(EXHAUSTIVE, items, seed)
         started = time.perf_counter()
-        index = _filled(factory, items, seed)
+        index = filled(factory, items, seed)
         build_s = time.perf_counter() - started
         with _refusal(factory, "and search it"):  # some kinds refuse an inner product only now
             params, recalls, _ = _chosen(operating_points(index, flat, items, queries, spec.k), spec.min_recall)
-        faiss.ParameterSpace().set_index_parameters(index, params)  # so that a plain read_index has them too
+        set_params(index, params)  # so that a plain read_index has them too
         for name, built in ((INDEX, index), (FLAT, flat)):
-            with aside(out / name) as temporary:
-                faiss.write_index(built, str(temporary))
+            save_index(built, out / name)
     norms = np.linalg.norm(items, axis=1)
     facts = {
         "factory": factory,
@@ -112,7 +115,6 @@ def search(index_path: Path, queries: Float, k: int, params: str = "") -> tuple[
 
     `params` is what index.json records, such as `efSearch=64`. Raises ArtifactError if the file cannot be read.
     """
-    import faiss
 
     try:
         index = read_index(index_path)
@@ -121,9 +123,38 @@ def search(index_path: Path, queries: Float, k: int, params: str = "") -> tuple[
     if index.d != queries.shape[1]:
         what = f"the index holds {index.d}-dimensional vectors, the queries have {queries.shape[1]}"
         raise ArtifactError(what, where=str(index_path), fix="use the index and the query encoder of one bundle")
+    set_params(index, params)
+    return search_padded(index, _contiguous(queries), k)
+
+
+def filled(factory: str, items: Float, seed: int) -> Any:
+    """Return the index of `factory` that holds `items` [I,D]; raises ConfigError if FAISS cannot build it."""
+    import faiss
+
+    index = _empty(factory, items.shape[1])
+    inverted = faiss.try_extract_index_ivf(index)
+    if inverted is not None:
+        inverted.cp.seed = 1234 + seed
+    with _refusal(factory, f"from {len(items)} items"):
+        index.train(items)
+        index.add(items)
+    return index
+
+
+def save_index(index: Any, file: Path) -> None:
+    """Write `index` to `file`, whole or not at all."""
+    import faiss
+
+    with aside(file) as temporary:
+        faiss.write_index(index, str(temporary))
+
+
+def set_params(index: Any, params: str) -> None:
+    """Search by the runtime parameters `params`, such as `nprobe=8`, from now on."""
+    import faiss
+
     if params:
         faiss.ParameterSpace().set_index_parameters(index, params)
-    return search_padded(index, _contiguous(queries), k)
 
 
 @contextmanager
@@ -142,20 +173,6 @@ def one_thread() -> Generator[None, None, None]:
 def _chosen(points: list[Tuned], least: float) -> Tuned:
     """Return of `points`, by rising work, the first that reaches the recall `least` at every depth, or the last."""
     return next((point for point in points if min(point.recall.values()) >= least), points[-1])
-
-
-def _filled(factory: str, items: Float, seed: int) -> Any:
-    """Return the index of `factory` holding `items`."""
-    import faiss
-
-    index = _empty(factory, items.shape[1])
-    inverted = faiss.try_extract_index_ivf(index)
-    if inverted is not None:
-        inverted.cp.seed = 1234 + seed
-    with _refusal(factory, f"from {len(items)} items"):
-        index.train(items)
-        index.add(items)
-    return index
 
 
 def _empty(factory: str, dim: int) -> Any:

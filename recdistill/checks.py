@@ -10,6 +10,7 @@ from recdistill import (
     checks_gates,
     checks_nested,
     checks_subclass,
+    checks_surface,
     checks_tables,
     checks_taught,
     checks_teacher,
@@ -17,7 +18,6 @@ from recdistill import (
     checks_transfer,
     checks_yesterday,
 )
-from recdistill.errors import ConfigError
 from recdistill.yamlfile import KeyPath
 
 if TYPE_CHECKING:
@@ -126,18 +126,6 @@ def gates_measured(config: Config) -> Iterator[Finding]:
             yield at, f"{metric.name} is not measured: add it to report.metrics, which has {known}"
 
 
-def index_buildable(config: Config) -> Iterator[Finding]:
-    """FAISS must understand `index.factory`, which is better known now than after training."""
-    if config.index.factory == "auto":
-        return
-    from recdistill.ann import check_factory
-
-    try:
-        check_factory(config.index.factory, config.student.model.dim)
-    except ConfigError as error:
-        yield ("index", "factory"), error.problems[0].reason
-
-
 def index_deep_enough(config: Config) -> Iterator[Finding]:
     """The index is tuned at `index.k`; what the report asks of it should not lie beyond."""
     if max(config.report.k) > max(config.index.k):
@@ -209,7 +197,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     features_read,
     named_once,
     gates_measured,
-    index_buildable,
+    *checks_surface.CHECKS,
     index_deep_enough,
     heads_divide,
     ranker_told,

@@ -25,6 +25,7 @@ from recdistill.placing_spec import CacheSpec, TablesSpec, TopologySpec
 from recdistill.registry import RegistrySpec
 from recdistill.report import ReportSpec
 from recdistill.spec import Spec
+from recdistill.surface.spec import SurfaceSpec
 from recdistill.yamlfile import apply_sets, dotted, load_yaml, overlay
 from recdistill.yesterday_spec import YesterdaySpec
 
@@ -77,6 +78,8 @@ class Config(Spec):
     yesterday: Annotated[YesterdaySpec | None, Field(exclude_if=lambda day: day is None)] = None
     """The day before: what a refresh changed is reported, and the student may move on from where it was."""
     index: IndexSpec = IndexSpec()
+    surface: SurfaceSpec | None = Field(default=None, exclude_if=lambda spec: spec is None)
+    """Measure quality, milliseconds and bytes of every way to serve the student; left out, of `index` alone."""
     defer: DeferSpec | None = Field(default=None, exclude_if=lambda spec: spec is None)
     """For a share of the users the served student may ask its teacher; left out, it never does."""
     report: ReportSpec = ReportSpec()

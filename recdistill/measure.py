@@ -152,13 +152,8 @@ def _index_lists(
     """Return the served student's lists as the approximate index finds them, asking for as many more as are seen."""
     from recdistill.ann import read_facts, search
     from recdistill.export import as_served
-    from recdistill.fit import load
-    from recdistill.models.build import history_length
-    from recdistill.scoring import vectors
 
-    served = judged.student[0]
-    model = as_served(load(served.spec, dataset, served.artifact.path), judged.index.manifest.config)
-    queries = vectors(model, dataset, sequences, history_length(served.spec)).users[users]
+    queries = as_served(judged.index.path / "bundle", sequences, users)
     extra = np.diff(seen.indptr)[users]
     found = np.full((len(users), depth), -1, np.int64)
     params = read_facts(judged.index.path)["params"]

@@ -184,6 +184,7 @@ class Report(Part):
     warnings: list[str] = []
     defer: Deferral | None = Field(default=None, exclude_if=lambda found: found is None)  # where the student may ask
     refresh: Refresh | None = Field(default=None, exclude_if=lambda found: found is None)  # of a day before
+    surface: dict[str, Any] | None = Field(default=None, exclude_if=lambda found: found is None)  # surface.json
     diagnosis: Diagnosis | None = Field(default=None, exclude_if=lambda found: found is None)  # where one was made
 
 

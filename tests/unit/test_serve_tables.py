@@ -14,12 +14,12 @@ import torch
 
 from recdistill.ann import IndexSpec, build_index
 from recdistill.bundle import encode, model_code, open_bundle, write_bundle
+from recdistill.data.sequences import Sequences
 from recdistill.export import as_served
 from recdistill.models.encoders import TwoTower
 from recdistill.models.tables import PlainTable
 from recdistill.serve_tables import pack, rounded
-from recdistill.spec import canonical
-from recdistill.types import Past
+from recdistill.types import Interactions, Past
 
 USERS, ITEMS, DIM = 40, 30, 8
 
@@ -86,8 +86,13 @@ def test_what_is_measured_is_what_serves(tmp_path: Path, model: TwoTower, kind: 
     bundle = open_bundle(write(tmp_path, model, kind))
     people, histories = [4, 0, 39], [[1, 2, 3], [7, 7, 8], [29, 0, 4]]
     served = encode(bundle, people, [np.array(h) for h in histories])
-    found = as_served(model, json.loads(canonical(IndexSpec(tables=kind))))
-    measured, _ = found.vectors(torch.tensor(people), Past(items=torch.tensor(histories)), torch.zeros(0).long())
+    taken = [histories[people.index(user)] if user in people else [] for user in range(USERS)]
+    ends = np.concatenate([[0], np.cumsum([len(items) for items in taken])])
+    sequences = Sequences.of(Interactions(indptr=ends, items=np.concatenate([[], *taken]).astype(np.int64)))
+    np.testing.assert_allclose(as_served(bundle.path, sequences, np.array(people)), served, atol=1e-6)
+    kept = {name: torch.from_numpy(rounded(weight.numpy(), kind)) for name, weight in plain.items()}
+    model.load_state_dict(kept)
+    measured, _ = model.vectors(torch.tensor(people), Past(items=torch.tensor(histories)), torch.zeros(0).long())
     np.testing.assert_allclose(served, measured.detach().numpy(), atol=1e-6)
     exact = plain["user.weight"][people] + plain["item.weight"][torch.tensor(histories)].mean(1)
     lost = np.abs(served - exact.numpy()).max()
