@@ -22,7 +22,7 @@ from recdistill.models.spec import Fitted
 from recdistill.results import Release
 from recdistill.spec import fingerprint
 from recdistill.spoil import Spoil
-from recdistill.stages import Run
+from recdistill.stages import Data, Run
 from recdistill.surface.stages import surface as measure_surface
 from recdistill.types import Artifact
 from recdistill.yamlfile import dotted
@@ -88,11 +88,18 @@ def path(config: Config, run: Run, spoil: Spoil | None = None) -> Iterator[Made 
     if config.defer is not None:
         deferred = defer(data, judged, config.defer, config.report, run)
         yield Made(name="defer", artifacts=[deferred])
+    yield from _measured(config, data, judged, deferred, run)
+
+
+def _measured(
+    config: Config, data: Data, judged: Judged, deferred: Artifact | None, run: Run
+) -> Iterator[Made | Everything]:
+    """Yield what is measured of the models, and at the end everything together."""
     evaluated = stages.evaluate(data, judged, config.report, run)
     yield Made(name="evaluate", artifacts=[evaluated])
     refreshed = None
-    if day is not None:
-        encoder = yesterday_stages.encoder_of(config.teacher, teacher)
+    if (day := judged.yesterday) is not None:
+        encoder = yesterday_stages.encoder_of(config.teacher, judged.teacher)
         refreshed = yesterday_stages.refresh(data, judged, encoder, day, config.report, run)
         yield Made(name="refresh", artifacts=[refreshed])
     timed = stages.latency(data, judged, config.report.k[0], run)

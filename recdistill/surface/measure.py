@@ -74,20 +74,7 @@ def write_surface(
 
     `teacher` is what surface.json says of it. Returns how many points were measured, and how many nothing beats.
     """
-    model = load(student.spec, dataset, student.artifact.path)
-    seen = merge(dataset.train, dataset.valid)
-    asked = Asked(
-        dataset=dataset,
-        student=student,
-        model=model,
-        found=vectors(model, dataset, Sequences.of(seen), history_length(student.spec)),
-        users=evaluated(dataset),
-        seen=seen,
-        spec=spec,
-        report=report,
-        tables=tables,
-        fingerprint=fingerprint,
-    )
+    asked = _asked(dataset, student, spec, report, tables, fingerprint)
     points: list[Point] = []
     seconds: list[float] = []
     exact: dict[int, Values] = {}
@@ -99,10 +86,8 @@ def write_surface(
     log("surface, times", len(widths), len(widths) + 1, {})
     bundles = {width: out / f"d{width}" / "bundle" for width in widths}
     times, environment = timed(points, bundles, report.k[0], seconds)
-    rows = _rows(points, times, bundles, out)
     bounds = _intervals([*exact.values(), *(point.values for point in points)], report)
-    for row, bound in zip(rows, bounds[len(exact) :], strict=True):
-        row |= bound
+    rows = [row | bound for row, bound in zip(_rows(points, times, bundles, out), bounds[len(exact) :], strict=True)]
     for row, kept in zip(rows, _kept(rows), strict=True):
         row["kept"] = bool(kept)
     _drop(rows, out)
@@ -121,6 +106,24 @@ def write_surface(
     }
     write_text(out / SURFACE, json.dumps(found, indent=1, sort_keys=True, allow_nan=False) + "\n")
     return {"points": len(rows), "kept": sum(row["kept"] for row in rows)}
+
+
+def _asked(
+    dataset: Dataset, student: Fitted, spec: SurfaceSpec, report: ReportSpec, tables: str, fingerprint: str
+) -> Asked:
+    model, seen = load(student.spec, dataset, student.artifact.path), merge(dataset.train, dataset.valid)
+    return Asked(
+        dataset=dataset,
+        student=student,
+        model=model,
+        found=vectors(model, dataset, Sequences.of(seen), history_length(student.spec)),
+        users=evaluated(dataset),
+        seen=seen,
+        spec=spec,
+        report=report,
+        tables=tables,
+        fingerprint=fingerprint,
+    )
 
 
 def evaluated(dataset: Dataset) -> Int:

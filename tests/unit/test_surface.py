@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pytest
-import torch
-from safetensors.torch import save_file
+import untrained
+from untrained import DIM, ITEMS, MODELS, USERS, fitted, short
 
-from recdistill.ann import IndexSpec, check_factory
+from recdistill.ann import check_factory
 from recdistill.ann_tune import Tuned
-from recdistill.bundle import encode, open_bundle
-from recdistill.config import load_config
 from recdistill.data.sequences import Sequences
-from recdistill.errors import ConfigError
 from recdistill.evaluate import merge
-from recdistill.export import index_student
 from recdistill.fit import load
 from recdistill.latency import Target, measure
-from recdistill.measure import _index_lists
 from recdistill.metrics import ndcg
-from recdistill.models.build import build, history_length
-from recdistill.models.spec import Fitted, MFSpec, ModelSpec, TwoTowerSpec
-from recdistill.models.tables import PlainTable
+from recdistill.models.spec import Fitted
 from recdistill.report import ReportSpec
 from recdistill.scoring import vectors
-from recdistill.serve import default_history, read_index, recommend
 from recdistill.surface import measure as surface_measure
 from recdistill.surface import timing
 from recdistill.surface.front import thinned, unbeaten
@@ -39,96 +29,14 @@ from recdistill.surface.points import norms
 from recdistill.surface.presets import presets
 from recdistill.surface.spec import SurfaceSpec
 from recdistill.surface.stages import teacher_row
-from recdistill.types import Dataset, Interactions
+from recdistill.types import Dataset
 
-USERS, ITEMS, DIM = 60, 120, 12
 FACTORIES = ("SQ8", "IVF8,Flat", "HNSW8")
-MODELS: dict[str, ModelSpec] = {
-    "mf": MFSpec(dim=DIM),
-    "mf dot": MFSpec(dim=DIM, space="dot", temperature=1.0),
-    "two_tower": TwoTowerSpec(dim=DIM, history=5),
-    "two_tower hidden": TwoTowerSpec(dim=DIM, history=5, hidden=(10,)),
-    "two_tower hidden dot": TwoTowerSpec(dim=DIM, history=5, hidden=(10,), space="dot", temperature=1.0),
-}
-
-
-def rows(each: list[np.ndarray]) -> Interactions:
-    ends = np.concatenate([[0], np.cumsum([len(items) for items in each])])
-    return Interactions(indptr=ends, items=np.concatenate(each).astype(np.int64))
 
 
 @pytest.fixture(scope="module")
-def dataset() -> Dataset:
-    rng = np.random.default_rng(0)
-    # Two of each user's are nobody else's first, so that every item is in somebody's training part.
-    own = [np.array([2 * user, 2 * user + 1]) for user in range(USERS)]
-    taken = [np.r_[two, rng.choice(np.setdiff1d(np.arange(ITEMS), two), 12, replace=False)] for two in own]
-    parts = (rows([np.sort(items[a:b]) for items in taken]) for a, b in ((0, 8), (8, 10), (10, 14)))
-    train, valid, test = parts
-    user_ids, item_ids = pl.Series(range(1000, 1000 + USERS)), pl.Series([f"i{n}" for n in range(ITEMS)])
-    return Dataset(user_ids=user_ids, item_ids=item_ids, train=train, valid=valid, test=test)
-
-
-def fitted(dataset: Dataset, spec: ModelSpec, out: Path) -> Fitted:
-    """A model of random weights whose first numbers say most, as if it was trained at every width."""
-    torch.manual_seed(3)
-    model = build(spec, dataset, PlainTable, seed=1)
-    weights = {name: torch.randn_like(weight) for name, weight in model.state_dict().items()}
-    weights["item.weight"] *= torch.linspace(1.5, 0.5, DIM)
-    out.mkdir(parents=True)
-    save_file(weights, out / "weights.safetensors")
-    return Fitted(spec, SimpleNamespace(path=out, fingerprint="f"))  # type: ignore[arg-type]
-
-
-def short(found: Any, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first numbers of the vectors in float64, normalised where the space is cosine."""
-    sides = [side[:, :width].astype(np.float64) for side in (found.users, found.items)]
-    if found.space == "cosine":
-        sides = [side / np.linalg.norm(side, axis=1, keepdims=True) for side in sides]
-    return sides[0], sides[1]
-
-
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("tables", ["fp32", "int8"])
-def test_a_bundle_of_fewer_numbers_answers_as_the_first_numbers_do(
-    dataset: Dataset, tmp_path: Path, name: str, tables: str
-) -> None:
-    student, known = fitted(dataset, MODELS[name], tmp_path / "fit"), merge(dataset.train, dataset.valid)
-    model, length = load(student.spec, dataset, student.artifact.path), history_length(student.spec)
-    spec = IndexSpec.model_validate({"factory": "Flat", "width": 4, "tables": tables, "histories": "whole"})
-    facts = index_student(dataset, student, spec, tmp_path / "index", "f")
-    assert facts["dim"] == 4
-    bundle = open_bundle(tmp_path / "index" / "bundle")
-    users, items = short(vectors(model, dataset, Sequences.of(known), length), 4)
-    asked = encode(bundle, range(USERS), [default_history(bundle, user) for user in range(USERS)])
-    scale = np.linalg.norm(users) / np.linalg.norm(asked)  # the temperature of dot space is in no bundle
-    np.testing.assert_allclose(asked * scale, users, atol=1e-4 if tables == "fp32" else 0.15)
-    if tables == "int8":
-        return
-    index = read_index(bundle.path / "index.faiss", bundle.params)
-    answers = recommend(bundle, index, [(1000 + user, None) for user in range(USERS)], 5, exclude_seen=True)
-    scores = users @ items.T
-    for user, answer in enumerate(answers):
-        scores[user, known.items[known.indptr[user] : known.indptr[user + 1]]] = -np.inf
-        best = np.sort(scores[user])[::-1][:5]
-        np.testing.assert_allclose(scores[user, [int(item[1:]) for item in answer.item_ids]], best, rtol=1e-3)
-    served = SimpleNamespace(index=SimpleNamespace(path=tmp_path / "index"))
-    lists = _index_lists(dataset, served, np.arange(USERS), 5, Sequences.of(known), known)  # type: ignore[arg-type]
-    assert [[f"i{item}" for item in row] for row in lists] == [answer.item_ids for answer in answers]
-
-
-def test_hidden_layers_read_whole_rows_and_others_keep_no_more_than_they_serve(
-    dataset: Dataset, tmp_path: Path
-) -> None:
-    sizes = {}
-    for name in ("two_tower", "two_tower hidden"):
-        student = fitted(dataset, MODELS[name], tmp_path / name)
-        index_student(dataset, student, IndexSpec(factory="Flat", width=4), tmp_path / name / "index", "f")
-        bundle = open_bundle(tmp_path / name / "index" / "bundle")
-        assert bundle.history is not None
-        sizes[name] = bundle.users.shape[1], bundle.history.shape[1], [len(bias) for _, bias in bundle.layers]
-        assert all(len(default_history(bundle, user)) <= 5 for user in range(USERS))
-    assert sizes == {"two_tower": (4, 4, []), "two_tower hidden": (DIM, DIM, [10, 4])}
+def dataset():
+    return untrained.dataset()
 
 
 @pytest.fixture(scope="module")
@@ -279,39 +187,3 @@ def test_the_teacher_is_as_it_was_evaluated_and_timed() -> None:
     assert external is not None
     assert external["p50_ms"] is None
     assert teacher_row(quality, latency, "recall", 10) is None
-
-
-QUICK = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
-LEARNED = [
-    "student.model={kind: mf, dim: 16, space: dot, temperature: 1.0}",
-    "student.stages=[{epochs: 1, width: 8}, {}]",
-]
-
-
-@pytest.mark.parametrize(
-    ("sets", "said"),
-    [
-        (["index.width=16"], "index.width: has no effect: 16 is all that the student has"),
-        (["index.width=32"], "index.width: 32 is beyond student.model.dim, which is 16"),
-        (["index.width=4"], "index.width: the student is none by its first 4 numbers (it learned 8)"),
-        (["index.width=8", "index.factory=PQ16x4fs"], "index.factory: FAISS cannot make"),
-        (["surface.widths=[8, 4]"], "surface.widths: the student is none by its first 4 numbers"),
-        (["surface.widths=[8, 8]"], "surface.widths: names one of them twice"),
-        (["surface.factories=[SQ8, Banana]"], "surface.factories: FAISS cannot make an inner-product index 'Banana'"),
-        (["surface.factories=[PQ16x4fs]"], "of 8 dimensions"),
-        (["surface={}", "report.metrics=[coverage, ndcg]"], "report.metrics: has coverage first"),
-    ],
-)
-def test_what_cannot_be_measured_or_served_is_refused_before_anything_is_trained(sets: list[str], said: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_config(QUICK, [*LEARNED, *sets])
-    assert said in str(caught.value)
-
-
-def test_a_width_that_was_learned_is_welcome_and_what_is_left_out_changes_no_fingerprint() -> None:
-    config = load_config(QUICK, [*LEARNED, "index.width=8", "surface={widths: [8, 16]}"])
-    assert config.surface is not None
-    assert (config.index.width, config.surface.widths) == (8, (8, 16))
-    plain = load_config(QUICK)
-    assert "surface" not in plain.model_dump()
-    assert not {"width", "histories"} & set(plain.index.model_dump())
