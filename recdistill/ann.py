@@ -18,7 +18,7 @@ from annotated_types import Gt, Le, MinLen
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from recdistill.ann_tune import Tuned, operating_points, search_padded
+from recdistill.ann_tune import Tuned, operating_points, recall, search_padded
 from recdistill.errors import ArtifactError, ConfigError, DataError
 from recdistill.serve import BundleError, read_index
 from recdistill.spec import Spec, canonical
@@ -36,6 +36,9 @@ AUTO = (
     (20_000_000, "IVF65536_HNSW32,SQ8"),
 )
 LARGEST = "IVF262144_HNSW32,SQ8"
+SETTINGS = (
+    r"^\w+=[0-9.]*[1-9][0-9.]*(,\w+=[0-9.]*[1-9][0-9.]*)*$"  # of 0 lists FAISS finds nothing, and does not say so
+)
 
 
 class IndexSpec(Spec):
@@ -47,6 +50,8 @@ class IndexSpec(Spec):
     """Depths at which recall against exact search is measured."""
     min_recall: Annotated[float, Gt(0), Le(1)] = 0.95
     """The cheapest runtime parameters (nprobe, efSearch) that reach this recall at every k are chosen."""
+    params: str | None = Field(default=None, pattern=SETTINGS, exclude_if=lambda params: params is None)
+    """Runtime parameters of `factory`, such as `nprobe=8`, instead of chosen ones; `plan-serving` finds them."""
     tables: Literal["fp32", "fp16", "int8"] = Field(default="fp32", exclude_if=lambda kind: kind == "fp32")
     """What the rows of users, and of the items of histories, are kept as where the student serves."""
     width: PositiveInt | None = Field(default=None, exclude_if=lambda width: width is None)
@@ -61,10 +66,15 @@ def choose_factory(num_items: int) -> str:
     return next((factory for limit, factory in AUTO if num_items <= limit), LARGEST)
 
 
-def check_factory(factory: str, dim: int) -> None:
-    """Check a factory string before anything is trained; raises ConfigError naming it if FAISS cannot build it."""
+def check_factory(factory: str, dim: int, params: str | None = None) -> None:
+    """Check a factory string before anything is trained; raises ConfigError naming it if FAISS cannot build it.
+
+    `params`, if any, must be runtime parameters that such an index has.
+    """
     if factory != "auto":
-        _empty(factory, dim)
+        index = _empty(factory, dim)
+        if params:
+            _fixed(index, factory, params)
 
 
 def build_index(items: Float, queries: Float, spec: IndexSpec, out: Path, *, seed: int = 0) -> dict[str, Any]:
@@ -86,7 +96,11 @@ def build_index(items: Float, queries: Float, spec: IndexSpec, out: Path, *, see
         index = filled(factory, items, seed)
         build_s = time.perf_counter() - started
         with _refusal(factory, "and search it"):  # some kinds refuse an inner product only now
-            params, recalls, _ = _chosen(operating_points(index, flat, items, queries, spec.k), spec.min_recall)
+            if spec.params is None:
+                params, recalls, _ = _chosen(operating_points(index, flat, items, queries, spec.k), spec.min_recall)
+            else:
+                params = _fixed(index, factory, spec.params)
+                recalls = {k: recall(index, flat, items, queries, k) for k in spec.k}
         set_params(index, params)  # so that a plain read_index has them too
         for name, built in ((INDEX, index), (FLAT, flat)):
             save_index(built, out / name)
@@ -96,8 +110,8 @@ def build_index(items: Float, queries: Float, spec: IndexSpec, out: Path, *, see
         "metric": "inner_product",
         "params": params,
         "recall": {str(k): round(r, 6) for k, r in recalls.items()},
-        "min_recall": spec.min_recall,
-        "reached": min(recalls.values()) >= spec.min_recall,
+        "min_recall": None if spec.params else spec.min_recall,
+        "reached": bool(spec.params) or min(recalls.values()) >= spec.min_recall,
         "queries": len(queries),
         "num_items": len(items),
         "dim": int(items.shape[1]),
@@ -168,6 +182,17 @@ def one_thread() -> Generator[None, None, None]:
         yield
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def _fixed(index: Any, factory: str, params: str) -> str:
+    """Set `params` and return them; raises ConfigError if an index of `factory` has none of such names or values."""
+    try:
+        set_params(index, params)
+    except RuntimeError as cause:
+        reason = f"FAISS cannot set {params!r} of an index {factory!r}: {_first_line(cause)}"
+        fix = "use `nprobe=8`, `efSearch=64`, ..., or leave it out"
+        raise ConfigError(reason, where="index.params", fix=fix) from cause
+    return params
 
 
 def _chosen(points: list[Tuned], least: float) -> Tuned:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from recdistill.errors import ConfigError
+from recdistill.errors import ConfigError, Problem
 from recdistill.yamlfile import KeyPath
 
 if TYPE_CHECKING:
@@ -17,8 +17,18 @@ Finding = tuple[KeyPath, str]
 def index_buildable(config: Config) -> Iterator[Finding]:
     """FAISS must understand `index.factory`, which is better known now than after training."""
     width = config.index.width or config.student.model.dim
-    if reason := _impossible(config.index.factory, min(width, config.student.model.dim)):
-        yield ("index", "factory"), reason
+    if found := _impossible(config.index.factory, min(width, config.student.model.dim), config.index.params):
+        yield ("index", found.where.rpartition(".")[2]), found.reason
+
+
+def params_fit(config: Config) -> Iterator[Finding]:
+    """Runtime parameters are of one kind of index; where they are given, none are chosen by a recall."""
+    if config.index.params is None:
+        return
+    if config.index.factory == "auto":
+        yield ("index", "params"), "are those of one kind of index, which `auto` leaves open: name index.factory too"
+    if "min_recall" in config.index.model_fields_set:
+        yield ("index", "min_recall"), "has no effect: index.params are given, so that none are chosen; leave it out"
 
 
 def width_learned(config: Config) -> Iterator[Finding]:
@@ -45,8 +55,8 @@ def surface_measurable(config: Config) -> Iterator[Finding]:
             yield ("surface", "widths"), reason
     for factory in () if surface.factories == "auto" else surface.factories:
         found = (_impossible(factory, width) for width in widths if width <= dim)
-        if reason := next((reason for reason in found if reason), None):
-            yield ("surface", "factories"), reason
+        if problem := next((problem for problem in found if problem), None):
+            yield ("surface", "factories"), problem.reason
     if config.report.metrics[0] in ("coverage", "popularity"):
         reason = f"has {config.report.metrics[0]} first, which is of all users together; the surface measures the first"
         yield ("report", "metrics"), f"{reason}: begin with ndcg, recall or another quality of each user's list"
@@ -63,17 +73,22 @@ def _not_learned(config: Config, width: int) -> str | None:
     return f"the student is none by its first {width} numbers ({known}): add {width} to student.model.nested"
 
 
-def _impossible(factory: str, dim: int) -> str | None:
-    """Return why FAISS cannot build `factory` over vectors of `dim` numbers, None where it can."""
+def _impossible(factory: str, dim: int, params: str | None = None) -> Problem | None:
+    """Return why FAISS cannot build `factory` of `dim` numbers, or set `params` of it, None where it can."""
     if factory == "auto":
         return None
     from recdistill.ann import check_factory
 
     try:
-        check_factory(factory, dim)
+        check_factory(factory, dim, params)
     except ConfigError as error:
-        return error.problems[0].reason
+        return error.problems[0]
     return None
 
 
-CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (index_buildable, width_learned, surface_measurable)
+CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
+    index_buildable,
+    params_fit,
+    width_learned,
+    surface_measurable,
+)

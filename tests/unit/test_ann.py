@@ -8,6 +8,7 @@ import pytest
 from recdistill import ann
 from recdistill.ann import IndexSpec, build_index, check_factory, choose_factory, search
 from recdistill.errors import ArtifactError, ConfigError, DataError
+from recdistill.serve import read_index
 
 
 @pytest.fixture(scope="module")
@@ -163,3 +164,32 @@ def test_one_thread_gives_the_count_back():
         assert faiss.omp_get_max_threads() == 2
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def test_parameters_that_are_given_are_set_and_not_chosen(vectors, tmp_path):
+    given = IndexSpec(factory="IVF16,Flat", k=(10,), params="nprobe=3")
+    facts = build_index(*vectors, given, tmp_path / "given")
+    assert (facts["params"], facts["min_recall"], facts["reached"]) == ("nprobe=3", None, True)
+    assert read_index(tmp_path / "given" / "index.faiss").nprobe == 3  # as it is read, without being told
+    chosen = build_index(*vectors, IndexSpec(factory="IVF16,Flat", k=(10,), min_recall=1.0), tmp_path / "chosen")
+    assert facts["recall"]["10"] < chosen["recall"]["10"]
+
+
+@pytest.mark.parametrize(
+    ("factory", "params", "said"),
+    [
+        ("HNSW32", "nprobe=8", "could not set parameter nprobe"),
+        ("IVF16,Flat", "nprob=8", "could not set parameter nprob"),
+    ],
+)
+def test_parameters_that_the_index_has_not_are_refused(factory, params, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        check_factory(factory, 8, params)
+    assert caught.value.problems[0].where == "index.params"
+
+
+@pytest.mark.parametrize("params", ["", "nprobe", "nprobe=0", "nprobe=-1", "nprobe=8,", "nprobe=8,efSearch=0"])
+def test_parameters_that_would_find_nothing_are_no_parameters(params):
+    with pytest.raises(ValueError, match="pattern"):
+        IndexSpec(factory="IVF16,Flat", params=params)
+    assert "params" not in IndexSpec().model_dump()

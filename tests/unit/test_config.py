@@ -141,6 +141,14 @@ def test_everything_wrong_at_once(file: Path) -> None:
             ],
         ),
         (["index.factory=HNSV32"], ["--set index.factory: index.factory: FAISS cannot make"]),
+        (["index.params=nprobe=8"], ["--set index.params: index.params: are those of one kind of index"]),
+        (
+            ["index={factory: HNSW32, k: [50], params: nprobe=8, min_recall: 0.9}"],
+            [
+                "--set index: index.params: FAISS cannot set 'nprobe=8' of an index 'HNSW32'",
+                "--set index: index.min_recall: has no effect: index.params are given",
+            ],
+        ),
         (
             ["teacher.model={kind: mf, dim: 8}", "labels.candidates=null", "features={users: {path: x, numeric: [a]}}"],
             ["--set features: features: has no effect: a teacher of kind mf"],
