@@ -60,14 +60,19 @@ def load_yaml(path: Path) -> Document:
     Repeated keys and the like are left in `problems`, to be reported with whatever else is wrong. Raises ConfigError
     if the file is missing, empty, not UTF-8, not YAML or not a mapping.
     """
+    return read_yaml(_read(path), str(path))
+
+
+def read_yaml(text: str, name: str) -> Document:
+    """Return what `text`, called `name` in messages, says; raises ConfigError as `load_yaml` does."""
     places: dict[KeyPath, str] = {}
     problems: list[Problem] = []
-    data = _parse(_read(path), str(path), (), places, problems)
+    data = _parse(text, name, (), places, problems)
     if not isinstance(data, dict):
         empty = data is None
         reason = "the file is empty" if empty else f"expected `key: value` lines at the top, not {kind_of(data)}"
-        raise ConfigError([*problems, Problem(f"{path}:1:1", "", reason)])
-    return Document(name=str(path), data=data, places=places, problems=tuple(problems))
+        raise ConfigError([*problems, Problem(f"{name}:1:1", "", reason)])
+    return Document(name=name, data=data, places=places, problems=tuple(problems))
 
 
 def apply_sets(document: Document, sets: Sequence[str]) -> Document:

@@ -15,7 +15,7 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 # A module imports from its own level and those before it; a package stands for all of its modules.
 LEVELS = (
     {"errors", "threads", "types", "results", "spec"},
-    {"agree", "store", "world", "topk", "topk_kernels", "yamlfile"},
+    {"agree", "store", "world", "topk", "topk_kernels", "yamledit", "yamlfile"},
     {"data", "models", "distill", "labels", "metrics"},
     {
         "train",
@@ -60,6 +60,7 @@ LEVELS = (
     | {"axes", "delta", "refresh", "subclasses", "yesterday", "yesterday_spec"},
     {"diagnosis", "plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
     | {"report_defer", "checks_yesterday", "plot_names", "report_refresh", "yesterday_run", "yesterday_stages"}
+    | {"plots_surface", "report_surface", "serving_limits", "serving_plan", "serving_words", "surface_form"}
     | {
         "config",
         "checks",
