@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Group
 
-from pipelines import artifacts, commands, diagnose, labels, methods, models, on_ray, tables, tools
+from pipelines import artifacts, commands, diagnose, labels, methods, models, on_ray, serving, tables, tools
 from pipelines.console import complain, only_results
 from recdistill import __version__
 from recdistill.errors import ConfigError
@@ -18,7 +18,7 @@ from recdistill.errors import ConfigError
 HELP = """Distil a large recommender into a small one that serves.
 
 Every command takes --json, for one JSON object on stdout, and --debug, for the traceback of an error.
-Exit codes: 0 done, 1 failed, 2 configuration or usage, 3 data, 4 refused by the gates, 5 artifact, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 configuration or usage, 3 data, 4 refused by gates or limits, 5 artifact, 130 stopped.
 """
 
 GROUPS: dict[str, dict[str, Callable[..., int]]] = {
@@ -30,6 +30,7 @@ GROUPS: dict[str, dict[str, Callable[..., int]]] = {
         "label": labels.label,
         "ray": on_ray.on_ray,
         "diagnose": diagnose.diagnose,
+        "plan-serving": serving.plan_serving,
     },
     "Methods": {"methods": methods.methods, "sweep": methods.sweep},
     "Artifacts": {"show": artifacts.show, "report": artifacts.report, "verify": artifacts.verify},
