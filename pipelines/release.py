@@ -205,6 +205,9 @@ def _judge(config: Config, report: dict[str, Any], bundle: Path, uri: str) -> tu
         rows, environment_ = measure(targets, k=config.report.k[0])
         report["latency"] = rows + [r for r in report["latency"] if r["model"] != "student@index"]
         report["latency_environment"] = environment_
+        if report.get("surface") and theirs:
+            rows = [r for r in theirs["quality"] if (r["model"], r["slice"]) == ("student@index", "all")]
+            report["champion"] = {"quality": rows}
     gates = judge(config.registry.gates, report, theirs)
     report["gates"] = [asdict(g) for g in gates]
     return gates
@@ -227,7 +230,7 @@ def _earlier(out: Path, report: dict[str, Any]) -> dict[str, Any]:
         return report
     before = read_report(out)
     kept = ("verdict", "gates", "latency", "latency_environment")
-    return report | {name: before[name] for name in kept}
+    return report | {name: before[name] for name in (*kept, "champion") if name in before}
 
 
 def _tags(all_: Everything) -> dict[str, str | None]:

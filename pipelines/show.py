@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from recdistill import report_refresh
+from recdistill import report_refresh, report_surface
 from recdistill import report_view as view
 from recdistill.report_form import check
 from recdistill.report_words import headline, verdict_word
@@ -26,12 +26,17 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     for line in (verdict["text"], *(f"- {r}" for r in verdict["reasons"]), headline(report)):
         if line:
             console.print(Text(line))
+    surface = report_surface.of(report)
+    for line in () if surface is None else (report_surface.verdict(surface), report_surface.doubt(surface)):
+        if line:
+            console.print(Text(line))
     tables = {
         "quality": view.quality(report),
         "gain": view.gaps(report),
         "since yesterday": report_refresh.churn(report),
         "cached vectors": report_refresh.continuity(report),
         "latency": view.latency(report),
+        "ways to serve": view.Table([], []) if surface is None else report_surface.choices(surface),
         "split": view.lint(report),
         "gates": view.gates(report),
     }

@@ -75,9 +75,9 @@ def dots(points: Sequence[Dot], *, salt: str, zero: bool = False) -> str:
             if p.low is not None and p.high is not None:
                 axes.plot([p.low, p.high], [y, y], color=_stand_in(p.series), lw=2, solid_capstyle="round")
             axes.plot([p.value], [y], "o", ms=6.5, color=_stand_in(p.series))
-        _rows(axes, rows)
+        named_rows(axes, rows)
 
-    return _svg(draw, height=_height(len(rows) * (len(series) / 2 if crowded else 1)), salt=salt)
+    return drawn(draw, height=_height(len(rows) * (len(series) / 2 if crowded else 1)), salt=salt)
 
 
 def spans(rows: Sequence[Span], *, salt: str) -> str:
@@ -94,11 +94,11 @@ def spans(rows: Sequence[Span], *, salt: str) -> str:
             axes.plot([r.max], [y], "o", ms=5, mfc="none", color=MUTED)
         low, high = min(r.p50 for r in rows), max(r.max for r in rows)
         axes.set_xlim(low / 1.6, high * 1.6)
-        _log_ticks(axes, low / 1.6, high * 1.6)
-        _rows(axes, [r.row for r in rows])
+        log_ticks(axes, low / 1.6, high * 1.6)
+        named_rows(axes, [r.row for r in rows])
         axes.set_xlabel("milliseconds, log scale")
 
-    return _svg(draw, height=_height(len(rows)) + 0.2, salt=salt)
+    return drawn(draw, height=_height(len(rows)) + 0.2, salt=salt)
 
 
 def lines(curves: Mapping[str, Sequence[tuple[float, float]]], *, salt: str, label: str = "step") -> str:
@@ -114,7 +114,7 @@ def lines(curves: Mapping[str, Sequence[tuple[float, float]]], *, salt: str, lab
         axes.margins(x=0.03, y=0.08)
         axes.set_xlabel(label)
 
-    return _svg(draw, height=2.1, salt=salt)
+    return drawn(draw, height=2.1, salt=salt)
 
 
 def budgets(
@@ -136,7 +136,7 @@ def budgets(
         axes.margins(x=0.03, y=0.08)
         axes.set_xlabel(x)
 
-    return _svg(draw, height=2.6, salt=salt)
+    return drawn(draw, height=2.6, salt=salt)
 
 
 def diagonal(curves: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, salt: str) -> str:
@@ -153,13 +153,13 @@ def diagonal(curves: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: 
             axes.plot(across, up, color=_stand_in(name), lw=1.8, marker="o", ms=4)
         axes.set_xlim(low, high)
         axes.set_ylim(low, high)
-        _log_ticks(axes, low, high)
-        _log_ticks(axes, low, high, of="y")
+        log_ticks(axes, low, high)
+        log_ticks(axes, low, high, of="y")
         axes.grid(color=LINE, lw=0.6)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
 
-    return _svg(draw, height=3.2, salt=salt)
+    return drawn(draw, height=3.2, salt=salt)
 
 
 def spots(places: Sequence[Spot], *, x: str, y: str, salt: str, path: Sequence[str] = ()) -> str:
@@ -188,7 +188,7 @@ def spots(places: Sequence[Spot], *, x: str, y: str, salt: str, path: Sequence[s
         axes.set_xlabel(x)
         axes.set_ylabel(y)
 
-    return _svg(draw, height=2.8, salt=salt)
+    return drawn(draw, height=2.8, salt=salt)
 
 
 def _height(rows: float) -> float:
@@ -199,7 +199,8 @@ def _stand_in(series: str) -> str:
     return next(k for k, v in STAND_INS.items() if v == colour(series))
 
 
-def _rows(axes: Axes, names: Sequence[str]) -> None:
+def named_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Name the rows of a figure, the first on top; long names are cut."""
     axes.set_yticks(range(len(names)), [n if len(n) <= 26 else n[:25] + ".." for n in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -209,7 +210,7 @@ def _rows(axes: Axes, names: Sequence[str]) -> None:
         axes.margins(x=0.06)
 
 
-def _log_ticks(axes: Axes, low: float, high: float, *, of: str = "x") -> None:
+def log_ticks(axes: Axes, low: float, high: float, *, of: str = "x") -> None:
     """Label 1, 2 and 5 of every decade, or the decades alone where there are many, in plain numbers."""
     from math import ceil, floor, log10
 
@@ -221,7 +222,8 @@ def _log_ticks(axes: Axes, low: float, high: float, *, of: str = "x") -> None:
     place([], minor=True)
 
 
-def _svg(draw: Callable[[Axes], None], *, height: float, salt: str) -> str:
+def drawn(draw: Callable[[Axes], None], *, height: float, salt: str) -> str:
+    """Return what `draw` puts on axes as an element of a page, `height` inches high; `salt` keeps its ids apart."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

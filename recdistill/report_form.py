@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recdistill.diagnosis.form import Diagnosis, plain
 from recdistill.errors import ArtifactError
 from recdistill.report_refresh import Refresh
+from recdistill.surface_form import Surface
 
 SCHEMA_VERSION = 1
 Number = float | None
@@ -160,6 +161,13 @@ class Deferral(Part):
     curve: list[Asking] = []
 
 
+class Champion(Part):
+    """What the champion's own report says of it, and, where they were measured, paired differences from it."""
+
+    quality: list[Quality] = []
+    differences: list[Difference] = []
+
+
 class Report(Part):
     """The whole report."""
 
@@ -184,7 +192,8 @@ class Report(Part):
     warnings: list[str] = []
     defer: Deferral | None = Field(default=None, exclude_if=lambda found: found is None)  # where the student may ask
     refresh: Refresh | None = Field(default=None, exclude_if=lambda found: found is None)  # of a day before
-    surface: dict[str, Any] | None = Field(default=None, exclude_if=lambda found: found is None)  # surface.json
+    surface: Surface | None = Field(default=None, exclude_if=lambda found: found is None)  # ways to serve, if measured
+    champion: Champion | None = Field(default=None, exclude_if=lambda found: found is None)  # beside a surface
     diagnosis: Diagnosis | None = Field(default=None, exclude_if=lambda found: found is None)  # where one was made
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from recdistill import report_defer, report_refresh
+from recdistill import report_defer, report_refresh, report_surface
 from recdistill import report_view as view
 from recdistill.diagnosis.form import read
 from recdistill.diagnosis.words import findings
@@ -36,6 +36,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         table(_totals(view.latency(report))),
         *_refresh(report),
         "\n".join(f"- {escape(text)}" for text in _diagnosis(report)),
+        *_serving(report),
         f"Asking the teacher: {escape(report_defer.verdict(report['defer']))}" if report.get("defer") else "",
         f"Gates: {passed} of {len(report['gates'])} passed." if report["gates"] else "",
         "\n".join(f"- failed: {escape(g['gate'])}: {escape(g['reason'])}" for g in failed),
@@ -82,6 +83,8 @@ def model_card(report: Mapping[str, Any]) -> str:
         *_refresh(report),
         "## Speed and size",
         table(view.latency(report)) or "Not measured.",
+        "## Ways to serve" if report.get("surface") else "",
+        *_serving(report),
         "## Gates" if report["gates"] else "",
         table(view.gates(report)),
         "## Limits",
@@ -112,6 +115,14 @@ def escape(text: Any) -> str:
 def _refresh(report: Mapping[str, Any]) -> list[str]:
     tables = table(report_refresh.churn(report)), table(report_refresh.continuity(report))
     return [*tables, "\n".join(f"- {escape(text)}" for text in report_refresh.words(report))]
+
+
+def _serving(report: Mapping[str, Any]) -> list[str]:
+    surface = report_surface.of(report)
+    if surface is None:
+        return []
+    said = f"{report_surface.verdict(surface)} {report_surface.doubt(surface)}".strip()
+    return [f"Ways to serve: {escape(said)}", table(report_surface.choices(surface))]
 
 
 def _diagnosis(report: Mapping[str, Any]) -> list[str]:

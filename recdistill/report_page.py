@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from recdistill import plots, report_defer, report_refresh, report_words
+from recdistill import plots, report_defer, report_refresh, report_serving, report_surface, report_words
 from recdistill import report_view as view
 from recdistill.diagnosis.form import read
 from recdistill.diagnosis.page import Figure, section
@@ -41,7 +41,7 @@ def templates() -> Environment:
 def html(report: Mapping[str, Any]) -> str:
     """Return a report as one self-contained page; equal reports give equal bytes."""
     report = check(report)
-    found = report.get("diagnosis")
+    found, surface = report.get("diagnosis"), report_surface.of(report)
     return (
         templates()
         .get_template("report.html.j2")
@@ -54,6 +54,7 @@ def html(report: Mapping[str, Any]) -> str:
             refresh=report_refresh,
             diagnosis=None if found is None else section(read(found)),
             defer=report_defer.section(report["defer"]) if report.get("defer") else None,
+            surface=None if surface is None else report_serving.section(surface, report),
             undiagnosed=report_words.undiagnosed(report),
             figures={
                 "quality": list(_quality(report)),

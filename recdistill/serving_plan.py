@@ -63,6 +63,7 @@ class ServingPlan:
     limits: tuple[Limit, ...]
     picked: Point | None  # None where no point keeps every limit
     best: Point | None = None  # of those that do, the one of the highest quality
+    fastest: Point | None = None  # and the one of the lowest p95
     feasible: int = 0
     binding: tuple[Step, ...] = ()  # limits that keep a cheaper point out, each with the next such point
     furthest: tuple[Step, ...] = ()  # those limits dropped altogether, where that admits a still cheaper point
@@ -81,6 +82,12 @@ def cost(point: Point) -> tuple[float, float, float, str]:
         math.inf if quality is None else -quality,
         point.id,
     )
+
+
+def speed(point: Point) -> tuple[float, tuple[float, float, float, str]]:
+    """Return what orders points from the fastest: p95, and of equals the cost."""
+    found = cost(point)
+    return found[1], found
 
 
 def plan(points: Sequence[Point], limits: Sequence[Limit]) -> ServingPlan:
@@ -109,6 +116,7 @@ def plan(points: Sequence[Point], limits: Sequence[Limit]) -> ServingPlan:
         limits=limits,
         picked=picked,
         best=best,
+        fastest=min(kept, key=speed),
         feasible=len(kept),
         binding=tuple(binding),
         furthest=tuple(furthest),

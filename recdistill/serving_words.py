@@ -7,7 +7,7 @@ from typing import Any
 
 from recdistill.report_words import metric_name, number, percent, signed, size
 from recdistill.serving_limits import NDCG, OF_TEACHER, QUALITY
-from recdistill.serving_plan import Limit, Miss, ServingPlan, Step
+from recdistill.serving_plan import Limit, Miss, ServingPlan, Step, speed
 from recdistill.surface_form import Point, Surface, noise
 
 DIGITS = 3  # of a bound that is suggested
@@ -76,6 +76,7 @@ def as_json(plan: ServingPlan, surface: Surface) -> dict[str, Any]:
         "limits": [{"name": c.name, "bound": c.bound, "most": c.most} for c in plan.limits],
         "picked": None if plan.picked is None else plan.picked.model_dump(mode="json"),
         "best": None if plan.best is None else plan.best.id,
+        "fastest": None if plan.fastest is None else plan.fastest.id,
         **{name: [_step(step) for step in getattr(plan, name)] for name in steps},
         "conflicts": [[c.name for c in some] for some in plan.conflicts],
         "nearest": [{"id": m.point.id, "missed": _missed(m)} for m in plan.nearest],
@@ -107,6 +108,9 @@ def _chosen(plan: ServingPlan, picked: Point, surface: Surface) -> list[str]:
     ]
     if _loses(picked, best):
         said.append(f"the best within the limits is {best.id}: {change(best, picked, surface)}")
+    fastest = plan.fastest or picked
+    if fastest.id not in (picked.id, best.id) and _faster(fastest, picked):
+        said.append(f"the fastest within the limits is {fastest.id}: {change(fastest, picked, surface)}")
     if not plan.binding:
         said.append("no limit alone keeps a cheaper one out")
     for step in plan.binding:
@@ -150,6 +154,10 @@ def _doubts(plan: ServingPlan, picked: Point) -> list[str]:
 
 def _loses(picked: Point, best: Point) -> bool:
     return best.id != picked.id and picked.quality is not None and (best.quality or 0.0) > picked.quality
+
+
+def _faster(one: Point, other: Point) -> bool:
+    return speed(one)[0] < speed(other)[0]
 
 
 def _name(limit: Limit) -> str:

@@ -39,7 +39,7 @@ def point(name: str, *, quality: float | None = 0.13, p95: float | None = 1.0, s
         "build_s": 1.9,
         "latency": {"encode": None, "search": times, "total": times},
         "spread": 0.03,
-        "qps": None if p95 is None else 2000.0 / p95,
+        "qps": 2000.0 / p95 if p95 else None,
         "kept": True,
         **more,
     }

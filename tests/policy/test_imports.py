@@ -60,7 +60,16 @@ LEVELS = (
     | {"axes", "delta", "refresh", "subclasses", "yesterday", "yesterday_spec"},
     {"diagnosis", "plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
     | {"report_defer", "checks_yesterday", "plot_names", "report_refresh", "yesterday_run", "yesterday_stages"}
-    | {"plots_surface", "report_surface", "serving_limits", "serving_plan", "serving_words", "surface_form"}
+    | {
+        "plots_surface",
+        "report_champion",
+        "report_serving",
+        "report_surface",
+        "serving_limits",
+        "serving_plan",
+        "serving_words",
+        "surface_form",
+    }
     | {
         "config",
         "checks",
