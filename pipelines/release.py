@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pipelines.judging import judged_beside
 from recdistill import registry, tracking
 from recdistill.bundle import manifest_sha256
 from recdistill.config import Config
 from recdistill.coverage import thin, told
 from recdistill.diagnosis.stages import found
 from recdistill.errors import GateRejected
-from recdistill.gates import judge
+from recdistill.latency_stats import warning as noise_warning
 from recdistill.measure import Judged, read_json
 from recdistill.report import read_report, write_report
 from recdistill.report_defer import warning
@@ -70,7 +71,7 @@ def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping
     if _decided(uri, model, version):  # show what it was decided by
         report, gates = _earlier(out, report), None
     else:  # new, or registered by a run that was killed before it came to a verdict
-        gates = _judge(config, report, bundle, uri)
+        gates = judged_beside(config, report, bundle, uri)
         _verdict(report, gates)
         write_report(report, out)
     report["verdict"]["model"] = model
@@ -110,7 +111,7 @@ def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any
         fitted = {"teacher": judged.teacher.models[0].artifact} | fitted
     split_facts = dict(all_.data.divided.manifest.facts)
     environment_ = timed["latency_environment"]
-    warnings = [environment_["warning"]] if environment_.get("warning") else []
+    warnings = [noisy] if (noisy := noise_warning(environment_)) else []
     warnings += _warnings(quality, index)
     labels = {} if judged.labels is None else told(judged.labels.manifest.facts)
     warnings += thin(labels)
@@ -190,27 +191,6 @@ def _warnings(quality: Mapping[str, Any], index: Mapping[str, Any]) -> list[str]
     if not index.get("reached", True):
         found.append("the index misses index.min_recall: name another factory, or accept a lower recall")
     return found
-
-
-def _judge(config: Config, report: dict[str, Any], bundle: Path, uri: str) -> tuple[Any, ...]:
-    """Return the gates' verdicts, with the champion timed beside the candidate in one run."""
-    assert config.registry is not None
-    from recdistill.latency import Target, measure
-
-    model = config.registry.model
-    serving = registry.champion(uri, model)
-    theirs = registry.champion_report(uri, model) if serving else None
-    if serving:
-        targets = [Target(label="student@index", bundle=bundle), Target(label="champion@index", bundle=serving[1])]
-        rows, environment_ = measure(targets, k=config.report.k[0])
-        report["latency"] = rows + [r for r in report["latency"] if r["model"] != "student@index"]
-        report["latency_environment"] = environment_
-        if report.get("surface") and theirs:
-            rows = [r for r in theirs["quality"] if (r["model"], r["slice"]) == ("student@index", "all")]
-            report["champion"] = {"quality": rows}
-    gates = judge(config.registry.gates, report, theirs)
-    report["gates"] = [asdict(g) for g in gates]
-    return gates
 
 
 def _decided(uri: str, model: str, version: int | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat, model_validator
@@ -14,6 +15,7 @@ from recdistill.results import GateResult
 from recdistill.spec import Spec
 
 CANDIDATE, CHAMPION, TEACHER = "student@index", "champion@index", "teacher"
+BESIDE = "candidate@index"  # the candidate as it was measured in turns with the champion
 QUALITY = (*METRICS, "coverage")
 BOUNDS = {
     # The bounds that mean something for a kind of metric: a teacher has no index, and less latency is no loss.
@@ -91,19 +93,42 @@ def judge(
 
     A report holds `quality` (MetricRow dicts), `latency` (LatencyRow dicts) and `index` ({"recall": {"10": ..}}).
     The champion's value is its row `champion@index` in the candidate's own report where it was measured beside the
-    candidate, else what its own report says. A value that is missing or not finite fails; without a champion,
-    bounds relative to it pass.
+    candidate, whose row then is `candidate@index`, else what its own report says. A value that is missing or not finite
+    fails; without a champion, bounds relative to it pass. Where the machine was too noisy to judge by, p99 is excused,
+    p50 and p95 hold against a champion that was measured in turns, and other failures say to measure again.
     """
     results: list[GateResult] = []
+    noise = _noise(report)
     for name, gate in gates.items():
         metric = parse(name)
         if metric is None:
             raise ValueError(f"{name!r} is no metric a gate can hold")
-        value = _value(metric, report, CANDIDATE)
+        value = _measured(metric, report)
         teacher = _value(metric, report, TEACHER) if metric.kind == "quality" else math.nan
         ruler = _champion(metric, report, champion)
-        results += [_verdict(name, value, b, x, teacher, ruler) for b, x in gate.bounds().items()]
+        found = [_verdict(name, value, b, x, teacher, ruler) for b, x in gate.bounds().items()]
+        in_turns = math.isfinite(_value(metric, report, CHAMPION)) if metric.kind == "latency" else False
+        results += [_in_noise(r, b, metric, noise, in_turns) for r, b in zip(found, gate.bounds(), strict=True)]
     return tuple(results)
+
+
+def _noise(report: Mapping[str, Any]) -> str:
+    """Return why times of this report are nothing to judge by, empty where they are."""
+    environment = report.get("latency_environment") or {}
+    noise = environment.get("beside_champion", environment).get("noise")
+    return noise["why"] if isinstance(noise, Mapping) and not noise["judge"] else ""
+
+
+def _in_noise(result: GateResult, bound: str, metric: Metric, noise: str, in_turns: bool) -> GateResult:
+    """Return `result` as it counts where the machine was noisy: slowness then may be the machine's."""
+    if result.passed or metric.kind != "latency" or not noise or not math.isfinite(result.measured):
+        return result
+    if metric.name == "p99_ms":
+        reason = f"{result.reason}; not held against it, as the machine was too noisy: {noise}"
+        return replace(result, passed=True, excused=True, reason=reason)
+    if in_turns and bound == "max_ratio_vs_champion":
+        return result
+    return replace(result, reason=f"{result.reason}; the machine was too noisy, so measure it again: {noise}")
 
 
 def _verdict(gate: str, value: float, bound: str, limit: float, teacher: float, champion: float | None) -> GateResult:
@@ -140,6 +165,12 @@ def _champion(metric: Metric, report: Mapping[str, Any], champion: Mapping[str, 
     if math.isfinite(beside):
         return beside
     return None if champion is None else _value(metric, champion, CANDIDATE)
+
+
+def _measured(metric: Metric, report: Mapping[str, Any]) -> float:
+    """Return the candidate's value: a time as it was measured beside the champion, if it was."""
+    beside = _value(metric, report, BESIDE) if metric.kind == "latency" else math.nan
+    return beside if math.isfinite(beside) else _value(metric, report, CANDIDATE)
 
 
 def _value(metric: Metric, report: Mapping[str, Any], model: str) -> float:

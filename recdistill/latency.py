@@ -7,18 +7,13 @@ disturbs them alike.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from recdistill.errors import ArtifactError, StageError
-
-LIMIT = 1800  # seconds after which the child is taken to hang
+from recdistill.latency_child import blocks
+from recdistill.turns import Worker, take_turns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +24,19 @@ class Target:
     bundle: Path
     index: Path | None = None  # a file that the index.json beside it names; None is the bundle's own
     params: str | None = None  # runtime parameters, such as `nprobe=8`; None are those of index.json
-    exclude: bool = False  # the search leaves out what the user took before
+    exclude: bool = False  # the search leaves out what the bundle says the user took
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How targets are asked: one query at a time, each repeat the same `queries` known users."""
+
+    k: int
+    queries: int = 2000
+    repeats: int = 5
+    warmup: int = 200
+    threads: int = 1
+    simd: str | None = None  # NONE, AVX2, AVX512, ...; None is FAISS's choice, or what FAISS_SIMD_LEVEL says
 
 
 def measure(
@@ -40,37 +47,27 @@ def measure(
     repeats: int = 5,
     warmup: int = 200,
     threads: int = 1,
+    simd: str | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return rows with the fields of `LatencyRow`, one per target and part, and the environment they hold in.
 
     Each repeat asks every target the same `queries` known users, one at a time. An index file that several targets
     share is opened once. Raises ArtifactError if a bundle or index fails its digest, StageError if the child fails.
     """
-    asked = [asdict(t) | {"bundle": str(t.bundle.absolute()), "index": _text(t.index)} for t in targets]
-    request = {
-        "targets": asked,
-        "k": k,
-        "queries": queries,
-        "repeats": repeats,
-        "warmup": warmup,
-        "threads": threads,
-    }
-    with tempfile.TemporaryDirectory(prefix="recdistill-latency-") as folder:
-        file = Path(folder) / "request.json"
-        file.write_text(json.dumps(request), encoding="utf-8")
-        command = [sys.executable, "-m", "recdistill.latency_child", str(file)]
-        root = Path(__file__).resolve().parents[1]  # so that the child finds this very package
-        try:
-            done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=LIMIT, check=False)
-        except subprocess.TimeoutExpired as cause:
-            what = f"the latency process ran past {LIMIT} s"
-            raise StageError(what, where="latency", fix="ask fewer queries") from cause
-        if done.returncode == ArtifactError.exit_code:
-            raise ArtifactError(done.stderr.strip(), where="latency", fix="build the bundle and its index again")
-        if done.returncode:
-            raise StageError(f"the latency process failed: {done.stderr.strip()[-2000:]}", where="latency")
-        answer = json.loads(file.with_name("answer.json").read_text(encoding="utf-8"))
+    how = How(k=k, queries=queries, repeats=repeats, warmup=warmup, threads=threads, simd=simd)
+    (answer,) = take_turns([worker(targets, how)], turns(how))
     return answer["rows"], answer["environment"]
+
+
+def worker(targets: Sequence[Target], how: How) -> Worker:
+    """Return the process that measures `targets`, for `take_turns` beside others."""
+    asked = [asdict(t) | {"bundle": str(t.bundle.absolute()), "index": _text(t.index)} for t in targets]
+    return Worker("recdistill.latency_child", asdict(how) | {"targets": asked})
+
+
+def turns(how: How) -> int:
+    """Return how many turns a worker takes."""
+    return how.repeats * blocks(how.queries)
 
 
 def _text(path: Path | None) -> str | None:

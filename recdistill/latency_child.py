@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recdistill import serve
-from recdistill.errors import ArtifactError
-from recdistill.latency_stats import calibrate, summarise
+from recdistill.held import bundle_held, total
+from recdistill.latency_machine import calibration, facts, resident, set_simd, set_threads
+from recdistill.latency_stats import noise, summarise
+from recdistill.serve_search import search_index, search_without
+from recdistill.turns import Answer, Take, work_in_turns
 
 PARTS = ("encode", "search", "total")
 BLOCK = 100  # queries of one target before the next target's turn
+LEAD = 10  # queries before those of a block, untimed: they find the caches as others left them
 
 
 class Opened(NamedTuple):
@@ -29,49 +31,70 @@ class Opened(NamedTuple):
     index: Any
     params: str  # runtime parameters, set before each turn; empty for those that the file was written with
     exclude: bool
+    path: Path  # of the index
+    grown: int | None  # bytes of memory that the process took to open it; None where it was open
 
 
-def main(path: Path) -> int:
-    """Answer the request in `path` with answer.json beside it; returns the exit code."""
+def begin(request: dict[str, Any]) -> tuple[Take, Answer]:
+    """Open and warm up; a turn is a block of queries of every target, nobody always first."""
+    import faiss  # noqa: F401 its threads cannot be set before it is loaded
+
+    set_simd(request["simd"])
+    pools = set_threads(request["threads"])
+    opened = open_targets(request["targets"])
+    k, queries = request["k"], request["queries"]
+    times = np.empty((len(opened), request["repeats"], queries, len(PARTS)))
+    users = [users_of(target.bundle, queries) for target in opened]
+    for target in opened:
+        ask(target, users_of(target.bundle, request["warmup"]), k)
+    shown = [taken_shown(target, users_of(target.bundle, min(queries, BLOCK)), k) for target in opened]
+    fixed = [calibration()]
+
+    def take(turn: int) -> None:
+        repeat, block = divmod(turn, blocks(queries))
+        at = np.arange(block * BLOCK, min((block + 1) * BLOCK, queries))
+        lead = np.arange(at[0] - LEAD, at[0]) % queries
+        for n in np.roll(np.arange(len(opened)), turn):
+            asked = [users[n][i] for i in np.concatenate([lead, at])]
+            times[n, repeat, at] = ask(opened[n], asked, k)[LEAD:]
+        fixed.append(calibration())
+
+    def answer() -> dict[str, Any]:
+        fixed.append(calibration())
+        held = [bundle_held(target.bundle, target.path) for target in opened]
+        rows = [
+            {"model": asked["label"], "part": part, **summarise(times[n, :, :, p]), "size_bytes": total(held[n])}
+            for n, asked in enumerate(request["targets"])
+            for p, part in enumerate(PARTS)
+        ]
+        told = {
+            asked["label"]: {"held": held[n], "shown_again": shown[n], **_told(opened[n])}
+            for n, asked in enumerate(request["targets"])
+        }
+        return {"rows": rows, "environment": facts(request, pools) | {"targets": told, "noise": noise(fixed)}}
+
+    return take, answer
+
+
+def blocks(queries: int) -> int:
+    """Return how many turns it takes to ask `queries` of every target."""
+    return -(-queries // BLOCK)
+
+
+def _told(target: Opened) -> dict[str, Any]:
+    """Return what a target searches, and by what."""
     try:
-        answer = _measured(json.loads(path.read_text(encoding="utf-8")))
-    except serve.BundleError as cause:
-        sys.stderr.write(f"{cause}\n")
-        return ArtifactError.exit_code
-    path.with_name("answer.json").write_text(json.dumps(answer), encoding="utf-8")
-    return 0
-
-
-def _measured(request: dict[str, Any]) -> dict[str, Any]:
-    """Open, warm up, then time every target in turns."""
-    import faiss
-    from threadpoolctl import threadpool_info, threadpool_limits
-
-    with threadpool_limits(request["threads"]):  # the linear algebra of the encoder
-        faiss.omp_set_num_threads(request["threads"])
-        opened = open_targets(request["targets"])
-        repeats, queries = request["repeats"], request["queries"]
-        times = np.empty((len(opened), repeats, queries, len(PARTS)))
-        fixed: list[float] = []
-        users = [users_of(target.bundle, queries) for target in opened]
-        for target in opened:
-            ask(target, users_of(target.bundle, request["warmup"]), request["k"])
-        turns = 0
-        for repeat in range(repeats):
-            for start in range(0, queries, BLOCK):
-                block = slice(start, min(start + BLOCK, queries))
-                for n in np.roll(np.arange(len(opened)), turns):  # nobody always goes first
-                    times[n, repeat, block] = ask(opened[n], users[n][block], request["k"])
-                turns += 1
-                fixed.append(_timed(_fixed_work))
-        pools = {f"{p['user_api']}:{p['internal_api']}": p["num_threads"] for p in threadpool_info()}
-        environment = _environment(request, pools) | calibrate(fixed)
-    rows = [
-        {"model": t["label"], "part": part, **summarise(times[n, :, :, p]), "size_bytes": size}
-        for n, (t, size) in enumerate(zip(request["targets"], map(_size, request["targets"]), strict=True))
-        for p, part in enumerate(PARTS)
-    ]
-    return {"rows": rows, "environment": environment}
+        factory = json.loads((target.path.parent / "index.json").read_text(encoding="utf-8")).get("factory")
+    except (OSError, ValueError):
+        factory = None
+    factory = factory if target.path.name == "index.faiss" else None
+    return {
+        "file": target.path.name,
+        "factory": factory,
+        "params": target.params,
+        "exclude": target.exclude,
+        "resident_bytes": target.grown,
+    }
 
 
 def open_targets(targets: Sequence[dict[str, Any]]) -> list[Opened]:
@@ -93,15 +116,21 @@ def open_targets(targets: Sequence[dict[str, Any]]) -> list[Opened]:
         params = checked[path] if target["params"] is None else target["params"]
         # What one target sets the next one must set too, or it would search by what was left there.
         shared = path, tuple(sorted(word.partition("=")[0] for word in params.split(",") if word))
+        grown = None
         if shared not in indexes:
+            before = resident()
             indexes[shared] = serve.read_index(path)
+            grown = None if before is None else (resident() or 0) - before
         _fits(bundle, indexes[shared], path)
-        _set(one := Opened(bundle, indexes[shared], params, bool(target["exclude"])), path)
+        if target["exclude"] and bundle.offsets is None:
+            raise serve.BundleError(f"{bundle.path}: keeps no histories, so nothing can be left out")
+        one = Opened(bundle, indexes[shared], params, bool(target["exclude"]), path, grown)
+        _set(one)
         opened.append(one)
     return opened
 
 
-def _set(target: Opened, path: Path | None = None) -> None:
+def _set(target: Opened) -> None:
     """Search by the runtime parameters of `target` from now on; raises BundleError if the index has none such."""
     if not target.params:
         return
@@ -111,7 +140,7 @@ def _set(target: Opened, path: Path | None = None) -> None:
         faiss.ParameterSpace().set_index_parameters(target.index, target.params)
     except RuntimeError as cause:
         what = f"{target.params!r} cannot be set: {str(cause).splitlines()[0][-200:]}"
-        raise serve.BundleError(f"{path or target.bundle.path}: {what}") from cause
+        raise serve.BundleError(f"{target.path}: {what}") from cause
 
 
 def _checked_params(path: Path) -> str:
@@ -138,9 +167,7 @@ def searcher(target: Opened) -> Callable[[NDArray[np.float32], int, Any], tuple[
     _set(target)
     index = target.index
     if not target.exclude:
-        return lambda query, k, _taken: serve.search_index(index, query, k)
-    from recdistill.serve_search import search_without
-
+        return lambda query, k, _taken: search_index(index, query, k)
     return lambda query, k, taken: search_without(index, query, k, [taken])
 
 
@@ -168,48 +195,19 @@ def ask(target: Opened, user_ids: Sequence[Any], k: int) -> NDArray[np.float64]:
     return times * 1e-9
 
 
-def _fixed_work() -> None:
-    np.sort(np.random.default_rng(0).random(20_000))
-
-
-def _timed(work: Callable[[], None]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
-def _size(target: dict[str, Any]) -> int:
-    """Return the bytes of what answers: the query encoder and the index."""
-    bundle = Path(target["bundle"])
-    index = Path(target["index"] or bundle / "index.faiss")
-    return index.stat().st_size + (bundle / "query.safetensors").stat().st_size
-
-
-def _environment(request: dict[str, Any], pools: dict[str, int]) -> dict[str, Any]:
-    import faiss
-
-    return {
-        "cpu": _cpu(),
-        "cpus": os.cpu_count(),
-        "load": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
-        "simd": faiss.SIMDConfig.get_level_name(),
-        "faiss": faiss.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "faiss_threads": faiss.omp_get_max_threads(),
-        "pools": pools,
-        "torch_loaded": "torch" in sys.modules,
-        "k": request["k"],
-        "repeats": request["repeats"],
-        "note": "closed loop, batch 1: service times, not what users wait for under load",
-    }
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor())
+def taken_shown(target: Opened, user_ids: Sequence[Any], k: int) -> float | None:
+    """Return the share of what is recommended that the user had taken; None where the bundle keeps no histories."""
+    bundle, search = target.bundle, searcher(target)
+    if bundle.offsets is None:
+        return None
+    again = count = 0
+    for user_id in user_ids:
+        past = serve.default_history(bundle, bundle.user_row[user_id])
+        query = serve.encode(bundle, [bundle.user_row[user_id]], [past])
+        _, rows = search(query, min(k, len(bundle.item_ids)), past)
+        again, count = again + int(np.isin(rows[rows >= 0], past).sum()), count + int((rows >= 0).sum())
+    return again / max(count, 1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(work_in_turns(Path(sys.argv[1]), begin, serve.BundleError))

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from recdistill.data.sequences import Sequences
 
 EVALUATED_PAIRS = 100_000_000  # of a ranker over a catalogue; beyond it the users are sampled, seeded
-LATENCY_QUERIES = 2000
-TEACHER_QUERIES = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,19 +174,24 @@ def _drop_seen(items: Int, users: Int, seen: Interactions, num_items: int) -> In
 
 
 def time_all(ingested: Path, divided: Path, judged: Judged, k: int) -> dict[str, Any]:
-    """Return `latency` rows and their environment: the student over both indexes, and the teacher unless external."""
-    from recdistill.latency import Target, measure
-    from recdistill.teacher_latency import Request, measure_teacher
+    """Return `latency` rows and their environment: the student over both indexes, and the teacher unless external.
 
-    at = judged.index.path
+    They are asked in turns, for the same users' best `k`. What a user took is left out, as the teacher leaves it out,
+    where the bundle keeps histories.
+    """
+    from recdistill import teacher_latency
+    from recdistill.latency import How, Target, turns, worker
+    from recdistill.turns import take_turns
+
+    at, how = judged.index.path, How(k=k)
+    same = {"bundle": at / "bundle", "exclude": (at / "bundle" / "histories.parquet").is_file()}
     targets = [
-        Target(label="student@index", bundle=at / "bundle"),
-        Target(label="student@flat", bundle=at / "bundle", index=at / "flat.faiss"),
+        Target(label="student@index", **same),
+        Target(label="student@flat", index=at / "flat.faiss", **same),
     ]
-    rows, environment = measure(targets, k=k, queries=LATENCY_QUERIES)
-    teacher = judged.teacher
+    workers, teacher = [worker(targets, how)], judged.teacher
     if teacher.models:
-        request = Request(
+        request = teacher_latency.Request(
             ingested=str(ingested.absolute()),
             divided=str(divided.absolute()),
             models=[_plain(model) for model in teacher.models],
@@ -197,10 +200,16 @@ def time_all(ingested: Path, divided: Path, judged: Judged, k: int) -> dict[str,
             labels=judged.candidates.model_dump(mode="json"),
             scratch=_plain(judged.scratch[0]),
             k=k,
-            queries=TEACHER_QUERIES,
+            turns=turns(how),
+            repeats=how.repeats,
         )
-        rows.append(measure_teacher(request))
-    return {"latency": rows, "latency_environment": environment}
+        workers.append(teacher_latency.worker(request))
+    student, *others = take_turns(workers, turns(how))
+    environment = student["environment"]
+    for asked in others:
+        student["rows"].append(asked["row"])
+        environment["targets"]["teacher"] = asked["told"]
+    return {"latency": student["rows"], "latency_environment": environment}
 
 
 def read_json(artifact: Artifact, name: str) -> Any:

@@ -99,6 +99,7 @@ class Gate(Part):
     measured: Number = None
     required: str = ""
     reason: str = ""
+    excused: bool = Field(default=False, exclude_if=lambda excused: not excused)
 
 
 class Point(Part):

@@ -88,7 +88,7 @@ def gates(report: Row) -> Table:
     rows = [
         [
             Cell(g["gate"]),
-            Cell("passed", tone="good") if g["passed"] else Cell("failed", tone="bad"),
+            _verdict(g),
             Cell(g["reason"]),
             Cell(g["required"]),
             Cell(number(g["measured"])),
@@ -96,6 +96,12 @@ def gates(report: Row) -> Table:
         for g in report["gates"]
     ]
     return Table(["gate", "verdict", "reason", "required", "measured"], rows, names=4)
+
+
+def _verdict(gate: Row) -> Cell:
+    if gate.get("excused"):
+        return Cell("excused", tone="soft")
+    return Cell("passed", tone="good") if gate["passed"] else Cell("failed", tone="bad")
 
 
 def lint(report: Row) -> Table:

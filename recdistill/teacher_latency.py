@@ -1,27 +1,35 @@
-"""How long the teacher takes for the same answer: one user, the best k, one thread, in a process of its own."""
+"""How long the teacher takes for the same answer, in a process of its own, in turns with the student's.
+
+The same users in the same order, the same k, one thread, one user at a time. A ranker over a large catalogue takes a
+good part of a second for each, so it is asked fewer: as many as SECONDS allow, spread evenly over the turns.
+"""
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from recdistill.errors import StageError
+import numpy as np
 
-WARMUP = 5
-SECONDS = 20.0  # after which no further query is begun: a ranker over a large catalogue takes seconds for each
-LIMIT = 900
+from recdistill.errors import RecdistillError
+from recdistill.held import id_bytes, total
+from recdistill.turns import Answer, Take, Worker, work_in_turns
+
+if TYPE_CHECKING:
+    from recdistill.types import Dataset, Features
+
+WARMUP, WARM = 200, 5.0  # queries, or seconds, before any that is timed
+QUERIES = 1000
+SECONDS = 60.0  # of all that is asked; what is begun is finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What the child process measures; paths as text, specifications as plain values."""
+    """What the process measures; paths as text, specifications as plain values."""
 
     ingested: str
     divided: str
@@ -31,66 +39,116 @@ class Request:
     labels: Mapping[str, Any]
     scratch: Mapping[str, Any]  # the encoder that finds a ranker's candidates
     k: int
-    queries: int
+    turns: int
+    repeats: int
+    queries: int = QUERIES
+    seconds: float = SECONDS
 
 
-def measure_teacher(request: Request) -> dict[str, Any]:
-    """Return the fields of a `LatencyRow` for the teacher; raises StageError if the child process fails."""
-    from dataclasses import asdict
-
-    with tempfile.TemporaryDirectory(prefix="recdistill-teacher-") as folder:
-        file = Path(folder) / "request.json"
-        file.write_text(json.dumps(asdict(request)), encoding="utf-8")
-        command = [sys.executable, "-m", "recdistill.teacher_latency", str(file)]
-        root = Path(__file__).resolve().parents[1]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=LIMIT, check=False)
-        if done.returncode:
-            raise StageError(f"the teacher's latency process failed: {done.stderr.strip()[-2000:]}", where="latency")
-        return json.loads(file.with_name("answer.json").read_text(encoding="utf-8"))
+def worker(request: Request) -> Worker:
+    """Return the process that measures the teacher, for `take_turns` beside the student's."""
+    return Worker("recdistill.teacher_latency", asdict(request))
 
 
-def main(path: Path) -> int:
-    """Answer the request at `path` into answer.json beside it."""
-    import numpy as np
+def begin(given: dict[str, Any]) -> tuple[Take, Answer]:
+    """Load the teacher and warm it up; a turn asks its even share of the queries, or of the seconds."""
     import torch
+
+    torch.set_num_threads(1)
+    asked = Request(**given)
+    dataset, lister, held = _opened(asked)
+    users = list(np.random.default_rng(0).integers(dataset.num_users, size=asked.queries))  # the student's are the same
+    times: list[list[float]] = [[] for _ in range(asked.repeats)]
+    each = _warm(lister, users)
+    leads = each < asked.seconds / asked.turns / 4
+    spent = 0.0
+
+    def take(turn: int) -> None:
+        nonlocal spent
+        done, share = sum(map(len, times)), (turn + 1) / asked.turns
+        if leads:  # untimed, as it finds the caches as others left them; nothing beside what slow ones take
+            spent += _ask(lister, users[done - 1])
+        while done < round(asked.queries * share) and spent < asked.seconds * share:
+            times[turn * asked.repeats // asked.turns].append(took := _ask(lister, users[done]))
+            spent, done = spent + took, done + 1
+
+    def answer() -> dict[str, Any]:
+        from recdistill.latency_stats import summarise
+
+        asked_of_it = sum(map(len, times))
+        row = {"model": "teacher", "part": "total", **summarise([np.array(part) for part in times])}
+        told = {"held": held, "queries": asked_of_it, "torch_threads": torch.get_num_threads()}
+        return {"row": row | {"size_bytes": total(held)}, "told": told | _short(asked_of_it, asked)}
+
+    return take, answer
+
+
+def _short(queries: int, asked: Request) -> dict[str, str]:
+    if queries >= asked.queries:
+        return {}
+    return {"note": f"{queries} queries of {asked.queries} fitted in {asked.seconds:g} s: p99 is little to go by"}
+
+
+def _ask(lister: Callable[[Any], object], user: np.int64) -> float:
+    started = time.perf_counter()
+    lister(np.array([user], np.int64))
+    return time.perf_counter() - started
+
+
+def _warm(lister: Callable[[Any], object], users: Sequence[np.int64]) -> float:
+    """Ask until it is warm; returns the seconds that one query takes by then."""
+    times, stop = list[float](), time.perf_counter() + WARM
+    for user in users[-WARMUP:]:
+        times.append(_ask(lister, user))
+        if time.perf_counter() > stop:
+            break
+    return float(np.median(times))
+
+
+def _opened(asked: Request) -> tuple[Dataset, Callable[[Any], object], dict[str, int]]:
+    """Return the data, what lists the best unseen items of a user, and the bytes of each part that it holds."""
     from pydantic import TypeAdapter
 
     from recdistill.data.dataset import read_dataset
     from recdistill.data.sequences import Sequences
     from recdistill.distill.spec import LabelsSpec
     from recdistill.labelling import candidates, lister_of, ready_teacher
-    from recdistill.latency_stats import summarise
     from recdistill.models.recipe import Teacher
     from recdistill.models.spec import Fitted, ModelSpec
     from recdistill.store import open_artifact
 
-    torch.set_num_threads(1)
-    asked = Request(**json.loads(path.read_text(encoding="utf-8")))
-    dataset = read_dataset(Path(asked.ingested), Path(asked.divided))
-    sequences = Sequences.of(dataset.train)
-
     def restore(model: Mapping[str, Any]) -> Fitted:
         return Fitted(TypeAdapter(ModelSpec).validate_python(model["spec"]), open_artifact(Path(model["path"])))
 
+    dataset = read_dataset(Path(asked.ingested), Path(asked.divided))
+    sequences = Sequences.of(dataset.train)
     recipe = None if asked.recipe is None else open_artifact(Path(asked.recipe))
     teacher = Teacher(models=tuple(map(restore, asked.models)), folds=asked.folds, recipe=recipe)
     spec = TypeAdapter(LabelsSpec).validate_python(asked.labels)
-    choose = candidates(dataset, teacher, restore(asked.scratch), spec, sequences, dataset.train)
+    scratch = restore(asked.scratch)
+    choose = candidates(dataset, teacher, scratch, spec, sequences, dataset.train)
     made = ready_teacher(dataset, teacher, sequences, dataset.train, whole=choose is None, compute=spec.compute)
     lister = lister_of(made, dataset, teacher, asked.k, dataset.train, choose)
-    rng = np.random.Generator(np.random.Philox(3))
-    times: list[float] = []
-    stop = time.perf_counter() + SECONDS
-    for i, user in enumerate(rng.integers(0, dataset.num_users, asked.queries + WARMUP)):
-        started = time.perf_counter()
-        lister(np.array([user], np.int64))
-        times += [time.perf_counter() - started] if i >= WARMUP else []
-        if times and time.perf_counter() > stop:
-            break
-    row = summarise(np.array(times)) | {"model": "teacher", "part": "total", "size_bytes": made.size}
-    path.with_name("answer.json").write_text(json.dumps(row), encoding="utf-8")
-    return 0
+    near = choose is not None and spec.candidates is not None and spec.candidates.ann > 0
+    held = {
+        "weights": made.size,
+        "features": sum(map(_feature_bytes, (dataset.user_features, dataset.item_features))) if teacher.ranks else 0,
+        "candidates": _vector_bytes(scratch.artifact.path) if near else 0,
+        "ids": id_bytes(dataset.user_ids) + id_bytes(dataset.item_ids),
+        "histories": dataset.train.indptr.nbytes + dataset.train.items.nbytes,  # read, or left out of every list
+    }
+    return dataset, lister, {part: size for part, size in held.items() if size}
+
+
+def _feature_bytes(features: Features) -> int:
+    columns = [*features.categorical.values(), *features.numeric.values()]
+    return sum(c.nbytes for c in columns) + sum(a.nbytes + b.nbytes for a, b in features.multi.values())
+
+
+def _vector_bytes(path: Path) -> int:
+    """Return the bytes of the vectors by which an encoder at `path` finds what is near."""
+    return sum(np.load(path / f"{side}.npy", mmap_mode="r").nbytes for side in ("users", "items"))
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(work_in_turns(Path(sys.argv[1]), begin, RecdistillError))

@@ -7,7 +7,7 @@ import pytest
 
 from recdistill.errors import ArtifactError
 from recdistill.latency import Target, measure
-from recdistill.latency_stats import calibrate, summarise
+from recdistill.latency_stats import noise, summarise
 from recdistill.results import LatencyRow
 
 
@@ -29,7 +29,8 @@ def test_every_target_and_part_is_measured_without_torch(bundle, make_bundle, tm
     assert set(environment["pools"].values()) == {1}
     assert environment["simd"]
     assert environment["cpu"]
-    assert environment["noise"] >= 0
+    assert isinstance(environment["noise"]["judge"], bool)
+    assert environment["noise"]["why"]
     assert [(r["model"], r["part"]) for r in rows] == [
         (t.label, part) for t in targets for part in ("encode", "search", "total")
     ]
@@ -43,8 +44,13 @@ def test_every_target_and_part_is_measured_without_torch(bundle, make_bundle, tm
         # The whole includes its parts, query by query, so its largest is at least theirs.
         whole = by[target.label, "total"]["max_ms"]
         assert whole >= max(by[target.label, p]["max_ms"] for p in ("encode", "search"))
-    index_bytes = (bundle / "index.faiss").stat().st_size + (bundle / "query.safetensors").stat().st_size
-    assert by["student@index", "total"]["size_bytes"] == index_bytes
+    held = environment["targets"]["student@index"]["held"]
+    files = sum((bundle / name).stat().st_size for name in ("index.faiss", "query.safetensors"))
+    assert held["index"] + held["query"] == files
+    # 50 numbers name users, 300 texts items; 300 rows by popularity; 5 items of each user between 51 ends.
+    assert held["ids"] == 50 * 8 + sum(8 + len(f"i{n}") for n in range(300))
+    assert (held["popular"], held["histories"]) == (300 * 8, 250 * 8 + 51 * 8)
+    assert by["student@index", "total"]["size_bytes"] == sum(held.values())
 
 
 def test_a_tampered_index_is_refused_before_it_is_read(bundle):
@@ -78,14 +84,34 @@ def test_summary_by_hand():
     # Two repeats of 101 queries, 0..100 ms and twice that: percentile p is p and 2p ms, the median between them.
     once = np.arange(101) / 1000
     row = summarise(np.stack([once, 2 * once]))
+    repeats = row.pop("repeats")
     assert row == pytest.approx(
         {"p50_ms": 75, "p95_ms": 142.5, "p99_ms": 148.5, "max_ms": 200, "queries": 202, "spread": 50 / 75}
     )
+    each = {"p50_ms": [50, 100], "p95_ms": [95, 190], "p99_ms": [99, 198], "max_ms": [100, 200]}
+    assert repeats == {name: pytest.approx(values) for name, values in each.items()}
     assert summarise(once)["spread"] == 0
 
 
-def test_noise_is_the_tail_of_fixed_work():
-    assert calibrate([1.0] * 99) == {"noise": 0.0, "warning": None}
-    noisy = calibrate([1.0] * 50 + [2.0] * 49)
-    assert noisy["noise"] == pytest.approx(1.0)
-    assert "noisy machine" in noisy["warning"]
+def test_repeats_may_be_of_different_lengths():
+    # What a slow teacher had time for: 3 queries, then 1, then none.
+    row = summarise([np.array([0.001, 0.002, 0.003]), np.array([0.006]), np.array([])])
+    assert (row["p50_ms"], row["queries"], row["max_ms"]) == (pytest.approx(4.0), 4, pytest.approx(6.0))
+
+
+def test_a_quiet_machine_judges_and_one_with_spikes_does_not():
+    rng = np.random.default_rng(0)
+    quiet = [(1e-4 * (1 + 0.02 * rng.random(10))).tolist() for _ in range(100)]
+    found = noise(quiet)
+    assert found["judge"] is True
+    assert found["samples"] == 1000
+    assert "kept its time" in found["why"]
+    rare = [[*stretch[:-1], 4e-3] if n % 5 == 0 else stretch for n, stretch in enumerate(quiet)]  # 2% wait a slice
+    found = noise(rare)
+    assert found["judge"] is False
+    assert "p99" in found["why"]
+    assert "p95" not in found["why"]
+    often = [[4e-4, *stretch[1:]] for stretch in quiet]
+    assert "p95" in noise(often)["why"]
+    slower = [[2 * t for t in stretch] if n > 50 else stretch for n, stretch in enumerate(quiet)]
+    assert "median moved by" in noise(slower)["why"]

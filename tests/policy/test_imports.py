@@ -38,7 +38,7 @@ LEVELS = (
         "ann_tune",
     }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
-    | {"latency_child", "latency_stats"}
+    | {"held", "latency_child", "latency_machine", "latency_stats", "turns"}
     | {"candidates", "coverage", "shards", "beside", "gated"}
     | {
         "begin",
@@ -99,7 +99,10 @@ WALLS = {
         "recdistill/models/tables.py",
     },
     "mlflow": {"recdistill/registry.py", "recdistill/tracking.py", "recdistill/serve.py"},
-    "faiss": {f"recdistill/{each}.py" for each in ("ann", "ann_tune", "latency_child", "serve", "serve_search")},
+    "faiss": {
+        f"recdistill/{each}.py"
+        for each in ("ann", "ann_tune", "latency_child", "latency_machine", "serve", "serve_search")
+    },
 }
 FILE, FUNCTION = 300, 60
 

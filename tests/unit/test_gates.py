@@ -113,6 +113,61 @@ def test_the_champion_measured_beside_the_candidate_counts():
     assert not verdict("p95_ms", beside, max_ratio_vs_champion=0.49)
 
 
+NOISY = {"noise": {"judge": False, "why": "fixed work did not keep its time"}}
+IN_TURNS = [latency("candidate@index", 3.0), latency("champion@index", 2.0)]
+
+
+def in_noise(name, rows=(), environment=NOISY, **bound):
+    report = REPORT | {"latency": [*REPORT["latency"], *rows], "latency_environment": environment}
+    (result,) = judge({name: GateSpec(**bound)}, report, CHAMPION)
+    return result
+
+
+def test_the_candidate_counts_as_it_was_measured_beside_the_champion():
+    # It took 3 ms in the run with its teacher, and 30 ms in the one with the champion, where that took 20 ms.
+    rows = [latency("candidate@index", 30.0), latency("champion@index", 20.0)]
+    assert in_noise("p95_ms", rows, {}, max_ratio_vs_champion=1.6).measured == 30.0
+    assert not in_noise("p95_ms", rows, {}, max_ratio_vs_champion=1.4).passed
+    assert not in_noise("p95_ms", rows, {}, max=10.0).passed
+
+
+def test_in_noise_a_slow_p99_is_excused_and_says_so():
+    for result in (in_noise("p99_ms", max=5.0), in_noise("p99_ms", IN_TURNS, max_ratio_vs_champion=1.1)):
+        assert (result.passed, result.excused) == (True, True)
+        assert "too noisy" in result.reason
+        assert "did not keep its time" in result.reason
+    kept = in_noise("p99_ms", max=7.0)
+    assert (kept.passed, kept.excused) == (True, False)
+    assert not in_noise("p99_ms", environment={"noise": {"judge": True, "why": ""}}, max=5.0).passed
+
+
+def test_in_noise_p50_and_p95_hold_against_a_champion_measured_in_turns():
+    result = in_noise("p95_ms", IN_TURNS, max_ratio_vs_champion=1.4)
+    assert not result.passed
+    assert "noisy" not in result.reason
+    assert in_noise("p95_ms", IN_TURNS, max_ratio_vs_champion=1.6).passed
+
+
+@pytest.mark.parametrize("bound", [{"max": 2.0}, {"max_ratio_vs_champion": 1.1}])
+def test_in_noise_other_failures_stand_and_say_to_measure_again(bound):
+    result = in_noise("p95_ms", **bound)
+    assert not result.passed
+    assert "measure it again" in result.reason
+
+
+def test_in_noise_what_was_not_measured_still_fails():
+    report = {"latency": [], "latency_environment": NOISY}
+    (result,) = judge({"p99_ms": GateSpec(max=5.0)}, report, None)
+    assert not result.passed
+    assert not result.excused
+
+
+def test_noise_is_that_of_the_run_with_the_champion():
+    quiet = {"beside_champion": {"noise": {"judge": True, "why": ""}}}
+    assert not in_noise("p99_ms", IN_TURNS, NOISY | quiet, max=5.0).passed
+    assert in_noise("p99_ms", IN_TURNS, {"beside_champion": NOISY}, max=5.0).excused
+
+
 @pytest.mark.parametrize(
     ("gates", "said"),
     [

@@ -1,0 +1,42 @@
+"""The gates of a candidate, with the champion timed beside it in one run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recdistill import registry
+from recdistill.config import Config
+from recdistill.gates import BESIDE, CHAMPION, judge
+from recdistill.latency_stats import warning
+from recdistill.results import GateResult
+
+
+def judged_beside(config: Config, report: dict[str, Any], bundle: Path, uri: str) -> tuple[GateResult, ...]:
+    """Return the gates' verdicts on `report`, to which what was measured for them is added.
+
+    The times of candidate and champion stand beside those of the run, whose teacher was measured in turns with the
+    student; each has an environment of its own.
+    """
+    assert config.registry is not None
+    from recdistill.latency import Target, measure
+
+    model = config.registry.model
+    serving = registry.champion(uri, model)
+    theirs = registry.champion_report(uri, model) if serving else None
+    if serving:
+        bundles = {BESIDE: bundle, CHAMPION: serving[1]}
+        both = all((each / "histories.parquet").is_file() for each in bundles.values())
+        targets = [Target(label=label, bundle=each, exclude=both) for label, each in bundles.items()]
+        rows, environment = measure(targets, k=config.report.k[0])
+        report["latency"] = [*report["latency"], *rows]
+        report["latency_environment"] = report["latency_environment"] | {"beside_champion": environment}
+        report["warnings"] += [f"beside the champion: {noisy}"] if (noisy := warning(environment)) else []
+        if report.get("surface") and theirs:
+            rows = [r for r in theirs["quality"] if (r["model"], r["slice"]) == ("student@index", "all")]
+            report["champion"] = {"quality": rows}
+    gates = judge(config.registry.gates, report, theirs)
+    report["gates"] = [asdict(gate) for gate in gates]
+    report["warnings"] += [gate.reason for gate in gates if gate.excused]
+    return gates
