@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Group
 
-from pipelines import artifacts, commands, diagnose, labels, methods, models, on_ray, serving, tables, tools
+from pipelines import artifacts, commands, diagnose, labels, latency, methods, models, on_ray, serving, tables, tools
 from pipelines.console import complain, only_results
 from recdistill import __version__
 from recdistill.errors import ConfigError
@@ -33,7 +33,8 @@ GROUPS: dict[str, dict[str, Callable[..., int]]] = {
         "plan-serving": serving.plan_serving,
     },
     "Methods": {"methods": methods.methods, "sweep": methods.sweep},
-    "Artifacts": {"show": artifacts.show, "report": artifacts.report, "verify": artifacts.verify},
+    "Artifacts": {"show": artifacts.show, "report": artifacts.report, "verify": artifacts.verify}
+    | {"latency": latency.latency},
     "Models": {"promote": models.promote, "rollback": models.rollback},
     "Around them": {"doctor": tools.doctor, "import": tools.import_, "synth": tools.synth},
 }

@@ -102,7 +102,7 @@ def _measured(
         encoder = yesterday_stages.encoder_of(config.teacher, judged.teacher)
         refreshed = yesterday_stages.refresh(data, judged, encoder, day, config.report, run)
         yield Made(name="refresh", artifacts=[refreshed])
-    timed = stages.latency(data, judged, config.report.k[0], run)
+    timed = stages.latency(data, judged, config.report.k[0], config.latency, run)
     yield Made(name="latency", artifacts=[timed])
     surface = None
     if config.surface is not None:

@@ -128,6 +128,7 @@ def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any
         "student_minus_scratch": quality["student_minus_scratch"],
         "latency": timed["latency"],
         "latency_environment": environment_,
+        "throughput": timed.get("throughput", []),
         "index": dict(index),
         "gates": [],
         "data": {

@@ -36,6 +36,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         "since yesterday": report_refresh.churn(report),
         "cached vectors": report_refresh.continuity(report),
         "latency": view.latency(report),
+        "throughput": view.throughput(report),
         "ways to serve": view.Table([], []) if surface is None else report_surface.choices(surface),
         "split": view.lint(report),
         "gates": view.gates(report),
@@ -43,12 +44,12 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     for title, table in tables.items():
         if table.rows:
             console.print()
-            console.print(_table(title, table))
+            console.print(rich_table(title, table))
     for warning in report["warnings"]:
         console.print(Text(f"warning: {warning}", style="yellow"))
 
 
-def _table(title: str, table: view.Table) -> Any:
+def rich_table(title: str, table: view.Table) -> Any:
     """Return a table for rich; every cell is Text, so that brackets in names are no markup."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

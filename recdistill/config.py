@@ -17,6 +17,7 @@ from recdistill.deferral import DeferSpec
 from recdistill.distill.spec import LabelsSpec, TermSpec
 from recdistill.errors import ConfigError, Problem
 from recdistill.explain import validate
+from recdistill.latency_spec import LatencySpec
 from recdistill.methods import find, read_method
 from recdistill.models.placement import Placement
 from recdistill.models.recipe import TeacherSpec
@@ -83,6 +84,8 @@ class Config(Spec):
     defer: DeferSpec | None = Field(default=None, exclude_if=lambda spec: spec is None)
     """For a share of the users the served student may ask its teacher; left out, it never does."""
     report: ReportSpec = ReportSpec()
+    latency: LatencySpec = Field(default=LatencySpec(), exclude_if=lambda spec: spec == LatencySpec())
+    """How service times are measured."""
     registry: RegistrySpec | None = None
     exec: ExecSpec = ExecSpec()
 

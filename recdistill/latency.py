@@ -61,8 +61,12 @@ def measure(
 
 def worker(targets: Sequence[Target], how: How) -> Worker:
     """Return the process that measures `targets`, for `take_turns` beside others."""
-    asked = [asdict(t) | {"bundle": str(t.bundle.absolute()), "index": _text(t.index)} for t in targets]
-    return Worker("recdistill.latency_child", asdict(how) | {"targets": asked})
+    return Worker("recdistill.latency_child", asdict(how) | {"targets": asked_of(targets)})
+
+
+def asked_of(targets: Sequence[Target]) -> list[dict[str, Any]]:
+    """Return `targets` as JSON values."""
+    return [asdict(t) | {"bundle": str(t.bundle.absolute()), "index": _text(t.index)} for t in targets]
 
 
 def turns(how: How) -> int:

@@ -125,12 +125,12 @@ def open_targets(targets: Sequence[dict[str, Any]]) -> list[Opened]:
         if target["exclude"] and bundle.offsets is None:
             raise serve.BundleError(f"{bundle.path}: keeps no histories, so nothing can be left out")
         one = Opened(bundle, indexes[shared], params, bool(target["exclude"]), path, grown)
-        _set(one)
+        set_params(one)
         opened.append(one)
     return opened
 
 
-def _set(target: Opened) -> None:
+def set_params(target: Opened) -> None:
     """Search by the runtime parameters of `target` from now on; raises BundleError if the index has none such."""
     if not target.params:
         return
@@ -164,7 +164,7 @@ def _fits(bundle: serve.Bundle, index: Any, path: Path) -> None:
 
 def searcher(target: Opened) -> Callable[[NDArray[np.float32], int, Any], tuple[Any, Any]]:
     """Return the search of `target`, by its runtime parameters: (query [1,D], k, item rows taken) -> scores, rows."""
-    _set(target)
+    set_params(target)
     index = target.index
     if not target.exclude:
         return lambda query, k, _taken: search_index(index, query, k)

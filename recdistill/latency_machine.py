@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from recdistill.errors import ConfigError
+
 FIXED = np.random.default_rng(0).random(20_000)
 SAMPLES = 10
 
@@ -36,7 +38,8 @@ def set_threads(threads: int) -> dict[str, int]:
 
     faiss.omp_set_num_threads(threads)
     threadpool_limits(threads)
-    pools = {f"{p['user_api']}:{p['internal_api']}": int(p["num_threads"]) for p in threadpool_info()}
+    loaded = sorted((str(p["prefix"]), int(p["num_threads"])) for p in threadpool_info())
+    pools = {f"{n}:{prefix}": count for n, (prefix, count) in enumerate(loaded, 1)}
     if odd := {name: n for name, n in pools.items() if n != threads}:
         raise RuntimeError(f"asked for {threads} threads, and these pools have others: {odd}")
     if "torch" in sys.modules:
@@ -47,17 +50,18 @@ def set_threads(threads: int) -> dict[str, int]:
 def set_simd(level: str | None) -> str:
     """Compute by the SIMD instructions named `level`, by FAISS's own choice if None; returns which those are.
 
-    FAISS chooses the best of the processor, or what the variable FAISS_SIMD_LEVEL says. Raises RuntimeError if there
+    FAISS chooses the best of the processor, or what the variable FAISS_SIMD_LEVEL says. Raises ConfigError if there
     are none of that name, or the processor lacks them.
     """
     import faiss
 
     library: Any = faiss  # its stubs leave this out
     if level is not None:
-        wanted = library.to_simd_level(level)
-        if not library.SIMDConfig.is_simd_level_available(wanted):
-            raise RuntimeError(f"this processor has no {level}")
-        library.SIMDConfig.set_level(wanted)
+        known = {library.to_string(n): n for n in range(library.SIMDLevel_COUNT)}
+        able = [name for name, n in known.items() if library.SIMDConfig.is_simd_level_available(n)]
+        if level not in able:
+            raise ConfigError(f"no SIMD level {level!r} here", where="simd", fix=f"take one of {', '.join(able)}")
+        library.SIMDConfig.set_level(known[level])
     return str(library.SIMDConfig.get_level_name())
 
 

@@ -1,4 +1,4 @@
-"""The models of a run side by side: what each recommends at test time, and how long each takes to say so."""
+"""The models of a run side by side: what each recommends at test time."""
 
 from __future__ import annotations
 
@@ -173,52 +173,9 @@ def _drop_seen(items: Int, users: Int, seen: Interactions, num_items: int) -> In
     return np.take_along_axis(np.where(gone, -1, items), order, axis=1)
 
 
-def time_all(ingested: Path, divided: Path, judged: Judged, k: int) -> dict[str, Any]:
-    """Return `latency` rows and their environment: the student over both indexes, and the teacher unless external.
-
-    They are asked in turns, for the same users' best `k`. What a user took is left out, as the teacher leaves it out,
-    where the bundle keeps histories.
-    """
-    from recdistill import teacher_latency
-    from recdistill.latency import How, Target, turns, worker
-    from recdistill.turns import take_turns
-
-    at, how = judged.index.path, How(k=k)
-    same = {"bundle": at / "bundle", "exclude": (at / "bundle" / "histories.parquet").is_file()}
-    targets = [
-        Target(label="student@index", **same),
-        Target(label="student@flat", index=at / "flat.faiss", **same),
-    ]
-    workers, teacher = [worker(targets, how)], judged.teacher
-    if teacher.models:
-        request = teacher_latency.Request(
-            ingested=str(ingested.absolute()),
-            divided=str(divided.absolute()),
-            models=[_plain(model) for model in teacher.models],
-            folds=teacher.folds,
-            recipe=None if teacher.recipe is None else str(teacher.recipe.path.absolute()),
-            labels=judged.candidates.model_dump(mode="json"),
-            scratch=_plain(judged.scratch[0]),
-            k=k,
-            turns=turns(how),
-            repeats=how.repeats,
-        )
-        workers.append(teacher_latency.worker(request))
-    student, *others = take_turns(workers, turns(how))
-    environment = student["environment"]
-    for asked in others:
-        student["rows"].append(asked["row"])
-        environment["targets"]["teacher"] = asked["told"]
-    return {"latency": student["rows"], "latency_environment": environment}
-
-
 def read_json(artifact: Artifact, name: str) -> Any:
     """Return what a JSON file of an artifact holds."""
     return json.loads((artifact.path / name).read_text(encoding="utf-8"))
-
-
-def _plain(model: Fitted) -> dict[str, Any]:
-    return {"path": str(model.artifact.path.absolute()), "spec": model.spec.model_dump(mode="json")}
 
 
 def _evaluated(dataset: Dataset, *, ranker: bool) -> Int:

@@ -12,18 +12,18 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field, StringConstraints
 
-from recdistill.bundle import manifest_sha256, model_code, open_bundle
+from recdistill.bundle import manifest_sha256, open_bundle
 from recdistill.errors import ArtifactError, GateRejected, StageError
 from recdistill.gates import GatesSpec
+from recdistill.pyfunc import model_parts
 from recdistill.results import GateResult, Release
 from recdistill.spec import Spec
-from recdistill.tracking import fluent, insist, signature, store
+from recdistill.tracking import fluent, insist, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,7 +33,6 @@ GATE, REASONS, DATA_END = "recdistill.gate", "recdistill.reasons", "recdistill.d
 MANIFEST, FINGERPRINT = "recdistill.manifest_sha256", "recdistill.fingerprint"
 PROMOTED_AT, PROMOTED_FROM = "recdistill.promoted_at", "recdistill.promoted_from"
 PASSED, FAILED, WITHDRAWN = "passed", "failed", "withdrawn"
-REQUIREMENTS = ("mlflow", "numpy", "faiss-cpu", "safetensors", "pyarrow", "pandas")
 ROUNDS = 50
 LONGEST = 5000  # characters of a tag
 
@@ -87,11 +86,8 @@ def register(uri: str, model: str, bundle: Path, run_id: str, tags: Mapping[str,
         with mlflow.start_run(run_id=run_id):
             logged = mlflow.pyfunc.log_model(
                 name="student",
-                python_model=str(model_code(Path(folder))),
-                artifacts={"bundle": str(bundle)},
-                signature=signature(opened),
                 input_example=example,
-                pip_requirements=[f"{name}=={metadata.version(name)}" for name in REQUIREMENTS],
+                **model_parts(opened, Path(folder)),
             )
         _create_model(client, model)
         kept = {k: str(v)[:LONGEST] for k, v in {**tags, **facts}.items() if v is not None}

@@ -91,6 +91,16 @@ class Latency(Part):
     spread: Number = None
 
 
+class Throughput(Part):
+    """Queries a second of one way to ask: as many at once, on as many threads."""
+
+    model: str
+    batch: int
+    threads: int
+    qps: Number
+    spread: Number = None
+
+
 class Gate(Part):
     """One gate's verdict; the fields of `GateResult`."""
 
@@ -182,6 +192,9 @@ class Report(Part):
     student_minus_scratch: list[Difference] = []
     latency: list[Latency] = []
     latency_environment: dict[str, Any] = {}
+    throughput: list[Throughput] = Field(
+        default_factory=list[Throughput], exclude_if=lambda rows: not rows
+    )  # where it was measured
     index: dict[str, Any] = {}
     gates: list[Gate] = []
     data: dict[str, dict[str, Any]] = {}  # what ingest and split say of themselves; split.lint is a list

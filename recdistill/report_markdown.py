@@ -83,6 +83,7 @@ def model_card(report: Mapping[str, Any]) -> str:
         *_refresh(report),
         "## Speed and size",
         table(view.latency(report)) or "Not measured.",
+        table(view.throughput(report)),
         "## Ways to serve" if report.get("surface") else "",
         *_serving(report),
         "## Gates" if report["gates"] else "",

@@ -83,6 +83,24 @@ def latency(report: Row) -> Table:
     return Table(["model", "part", "p50 ms", "p95 ms", "p99 ms", "max ms", "queries", "size", "spread"], rows, names=2)
 
 
+def throughput(report: Row) -> Table:
+    """Return queries a second by model and batch, a column for each number of threads."""
+    found = report.get("throughput") or []
+    counts = sorted({r["threads"] for r in found})
+    at = {(r["model"], r["batch"], r["threads"]): r for r in found}
+    rows = [
+        [Cell(model), Cell(count(batch)), *(_rate(at.get((model, batch, threads))) for threads in counts)]
+        for model in models(found)
+        for batch in sorted({r["batch"] for r in found if r["model"] == model})
+    ]
+    names = (f"{n} thread{'s' if n > 1 else ''}, queries/s" for n in counts)
+    return Table(["model", "at once", *names], rows)
+
+
+def _rate(row: Row | None) -> Cell:
+    return Cell(MISSING, tone="soft") if row is None else Cell(number(row["qps"]), f"spread {percent(row['spread'])}")
+
+
 def gates(report: Row) -> Table:
     """Return the gates, what each required and what it measured."""
     rows = [

@@ -21,6 +21,7 @@ from recdistill.data.log import LogSpec, digest
 from recdistill.data.split import SplitSpec
 from recdistill.data.split import split as split_log
 from recdistill.distill.spec import LabelsSpec, TermSpec
+from recdistill.latency_spec import LatencySpec
 from recdistill.models.recipe import Teacher, TeacherSpec
 from recdistill.models.spec import ExternalSpec, Fitted, ModelSpec, StudentSpec, TrainSpec, settings_of
 from recdistill.report import ReportSpec
@@ -276,15 +277,16 @@ def evaluate(data: Data, judged: Judged, report: ReportSpec, run: Run) -> Artifa
     return run.build(Step("evaluate", 1, report, data.inputs | judged.inputs()), work)
 
 
-def latency(data: Data, judged: Judged, k: int, run: Run) -> Artifact:
-    """Bundle and teacher -> service times of the same answer, each in a process of its own."""
+def latency(data: Data, judged: Judged, k: int, spec: LatencySpec, run: Run) -> Artifact:
+    """Bundle and teacher -> service times of the same answer, in turns, each in a process of its own."""
 
     def work(out: Path) -> Mapping[str, Any]:
-        from recdistill.measure import time_all
+        from recdistill.timed import time_all
 
-        measured = time_all(data.ingested.path, data.divided.path, judged, k)
+        measured = time_all(data.ingested.path, data.divided.path, judged, k, spec)
         write_text(out / "latency.json", json.dumps(measured, indent=1, sort_keys=True))
         return {}
 
     inputs = data.inputs | {n: f for n, f in judged.inputs().items() if n in ("index", "teacher", "labels")}
-    return run.build(Step("latency", 1, {"k": k}, inputs), work)
+    config: dict[str, Any] = {"k": k} | ({} if spec == LatencySpec() else {"latency": spec})
+    return run.build(Step("latency", 2, config, inputs), work)

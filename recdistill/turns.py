@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event, Timer
 from typing import IO, Any
 
-from recdistill.errors import ArtifactError, StageError
+from recdistill.errors import ArtifactError, ConfigError, StageError
 
 LIMIT = 1800  # seconds after which the workers are taken to hang
 DONE = "done"
@@ -45,7 +45,7 @@ class _Started:
 def take_turns(workers: Sequence[Worker], turns: int) -> list[dict[str, Any]]:
     """Return the answer of each worker after `turns` turns of each, of which every round another one is first.
 
-    Raises ArtifactError or StageError if a worker fails, StageError if they take longer than LIMIT seconds.
+    Raises ArtifactError, ConfigError or StageError as a worker fails, StageError after LIMIT seconds.
     """
     late = Event()
     with ExitStack() as stack:
@@ -85,6 +85,9 @@ def work_in_turns(path: Path, begin: Callable[[dict[str, Any]], tuple[Take, Answ
             speak.write(f"{DONE}\n")
             speak.flush()
         path.with_suffix(".answer").write_text(json.dumps(answer()), encoding="utf-8")
+    except ConfigError as cause:
+        sys.stderr.write(f"{cause}\n")
+        return ConfigError.exit_code
     except refusal as cause:
         sys.stderr.write(f"{cause}\n")
         return ArtifactError.exit_code
@@ -147,4 +150,6 @@ def _fail(one: _Started, late: Event) -> None:
         raise StageError(f"the latency process ran past {LIMIT} s", where="latency", fix="ask fewer queries")
     if code == ArtifactError.exit_code:
         raise ArtifactError(said, where="latency", fix="build the bundle and its index again")
+    if code == ConfigError.exit_code:
+        raise ConfigError(said, where="latency")
     raise StageError(f"the latency process {one.module} failed: {said[-2000:]}", where="latency")

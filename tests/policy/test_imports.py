@@ -38,7 +38,17 @@ LEVELS = (
         "ann_tune",
     }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
-    | {"held", "latency_child", "latency_machine", "latency_stats", "turns"}
+    | {
+        "held",
+        "latency_child",
+        "latency_machine",
+        "latency_stats",
+        "turns",
+        "throughput",
+        "http_latency",
+        "latency_spec",
+        "pyfunc",
+    }
     | {"candidates", "coverage", "shards", "beside", "gated"}
     | {
         "begin",
@@ -86,6 +96,7 @@ LEVELS = (
         "stages",
         "surface",
         "measure",
+        "timed",
         "deferral",
         "deferral_crowd",
         "methods",
@@ -98,10 +109,15 @@ WALLS = {
         "recdistill/models/sharding.py",
         "recdistill/models/tables.py",
     },
-    "mlflow": {"recdistill/registry.py", "recdistill/tracking.py", "recdistill/serve.py"},
+    "mlflow": {
+        "recdistill/pyfunc.py",
+        "recdistill/registry.py",
+        "recdistill/tracking.py",
+        "recdistill/serve.py",
+    },
     "faiss": {
         f"recdistill/{each}.py"
-        for each in ("ann", "ann_tune", "latency_child", "latency_machine", "serve", "serve_search")
+        for each in ("ann", "ann_tune", "latency_child", "latency_machine", "serve", "serve_search", "throughput")
     },
 }
 FILE, FUNCTION = 300, 60
