@@ -125,6 +125,7 @@ def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any
         "headline": {"metric": config.report.metrics[0], "k": config.report.k[0]},
         "quality": quality["quality"],
         "gap_closed": quality["gap_closed"],
+        "kept_of_teacher": quality.get("kept_of_teacher", []),
         "student_minus_scratch": quality["student_minus_scratch"],
         "latency": timed["latency"],
         "latency_environment": environment_,

@@ -14,6 +14,8 @@ from recdistill.metrics import METRICS, Values, bootstrap, coverage, hits, inter
 from recdistill.results import MetricRow
 from recdistill.types import Dataset, Int, Interactions
 
+KEPT = ("student", "student@index")  # whose share of the teacher's quality is told
+
 Lists = Mapping[str, Sequence[Int]]
 """Model -> for each seed its lists over the evaluated users, [n,K] items, -1 where shorter."""
 
@@ -51,12 +53,13 @@ def evaluate(
     times: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Return `quality`, `gap_closed` and `student_minus_scratch` as rows of a report.
+    """Return `quality`, `gap_closed`, `kept_of_teacher` and `student_minus_scratch` as rows of a report.
 
     A user's value is its mean over the seeds of a model; intervals are over users, all models on the same resamples.
     Users without anything to find in a slice are left out of it.
     """
-    found: dict[str, list[dict[str, Any]]] = {"quality": [], "gap_closed": [], "student_minus_scratch": []}
+    names = "quality", "gap_closed", "kept_of_teacher", "student_minus_scratch"
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for name, truth in _slices(dataset, slices):
         count = relevant(truth, users)
         kept = count > 0
@@ -91,6 +94,9 @@ def _compare(found: Mapping[str, list[dict[str, Any]]], values: Cells, name: str
     found["quality"].extend(rows)
     for (metric, k), models in values.items() if name == "all" else ():
         place, means = {"metric": metric, "k": k}, {m: np.mean(seeds, axis=0) for m, seeds in models.items()}
+        for model in KEPT if "teacher" in means else ():
+            if model in means:
+                found["kept_of_teacher"].append({"model": model, **place, **kept(model, means, resampled[metric, k])})
         if "scratch" in means and "student" in means:
             gain = {**place, **difference(means, resampled[metric, k]), "seeds": len(models["student"])}
             found["student_minus_scratch"].append(gain)
@@ -143,6 +149,18 @@ def gap(means: Mapping[str, Values], resampled: Mapping[str, Values]) -> dict[st
     low, high = interval((resampled["student"] - resampled["scratch"]) / whole)
     gained, all_of_it = (means[m].mean() - means["scratch"].mean() for m in ("student", "teacher"))
     return {"share": float(gained / all_of_it), "low": low, "high": high}
+
+
+def kept(model: str, means: Mapping[str, Values], resampled: Mapping[str, Values]) -> dict[str, float]:
+    """Return what `model` keeps of the teacher's value, with its paired interval; NaN where the teacher may have none.
+
+    Takes what `difference` takes.
+    """
+    whole = resampled["teacher"]
+    if np.quantile(whole, 0.025) <= 0:
+        return {"share": math.nan, "low": math.nan, "high": math.nan}
+    low, high = interval(resampled[model] / whole)
+    return {"share": float(means[model].mean() / means["teacher"].mean()), "low": low, "high": high}
 
 
 def _coverage(model: str, seeds: Sequence[Int], dataset: Dataset, k: int) -> dict[str, Any]:

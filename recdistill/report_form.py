@@ -66,6 +66,17 @@ class Gap(Part):
     high: Number = None
 
 
+class Kept(Part):
+    """The share of the teacher's value that a model keeps, by paired bootstrap."""
+
+    model: str
+    metric: str
+    k: int
+    share: Number
+    low: Number = None
+    high: Number = None
+
+
 class Difference(Part):
     """Student minus scratch by paired bootstrap."""
 
@@ -189,6 +200,7 @@ class Report(Part):
     headline: Headline = Headline()
     quality: list[Quality] = []
     gap_closed: list[Gap] = []
+    kept_of_teacher: list[Kept] = Field(default_factory=list[Kept], exclude_if=lambda rows: not rows)
     student_minus_scratch: list[Difference] = []
     latency: list[Latency] = []
     latency_environment: dict[str, Any] = {}

@@ -27,13 +27,36 @@ def headline(report: Row) -> str:
     kept = _ratio(value(report, student), value(report, "teacher"))
     if kept is not None:
         whose = "its" if parts else "the teacher's"
-        parts.append(f"keeps {percent(kept)} of {whose} {metric_name(**report['headline'])}")
+        parts.append(f"keeps {percent(kept)}{_between(report, student)} of {whose} {metric_name(**report['headline'])}")
     text = f"The student {', '.join(parts[:-1])}{' and ' if parts[1:] else ''}{parts[-1]}" if parts else ""
     gap = next((g for g in report["gap_closed"] if _at_headline(report, g)), None)
     if gap and gap["share"] is not None:
         closed = f"{percent(gap['share'])} of the teacher-scratch gap closed"
         text += f"; {closed}" if text else closed
-    return f"{text}." if text else ""
+    return " ".join(said for said in (f"{text}." if text else "", basis(report)) if said)
+
+
+def basis(report: Row) -> str:
+    """Return what the head line's times and sizes are of; empty where that was not measured or not written down."""
+    student = served(report)
+    both, about = [total(report, model) for model in ("teacher", student)], report["latency_environment"]
+    if "k" not in about or not all(both):
+        return ""
+    teacher, served_ = (row for row in both if row is not None)
+    threads = "1 thread" if about.get("threads") == 1 else f"{about.get('threads', MISSING)} threads"
+    ways = f"the best {about['k']}, batch {about.get('batch', 1)}, {threads}"
+    spreads = f"{percent(teacher['spread'])} and {percent(served_['spread'])} apart over their repeats"
+    times = f"p50 of whole answers {number(teacher['p50_ms'])} ms and {number(served_['p50_ms'])} ms, {spreads}"
+    sizes = f"{size(teacher['size_bytes'])} and {size(served_['size_bytes'])} held to answer"
+    left = about.get("targets", {}).get(student, {}).get("exclude")
+    same = "" if left is not False else "; unlike the teacher's, the student's lists may repeat what a user took"
+    return f"Measured in turns: {times}, for {ways}; {sizes}{same}."
+
+
+def _between(report: Row, model: str) -> str:
+    found = (row for row in report.get("kept_of_teacher") or () if row["model"] == model and _at_headline(report, row))
+    row = next(found, None)
+    return f" {interval(row, percent)}" if row is not None and interval(row, percent) else ""
 
 
 def undiagnosed(report: Row) -> str:

@@ -37,6 +37,7 @@ def time_all(
             k=k,
             turns=turns(how),
             repeats=how.repeats,
+            queries=min(teacher_latency.QUERIES, how.queries * how.repeats),
         )
         workers.append(teacher_latency.worker(request))
     student, *others = take_turns(workers, turns(how))

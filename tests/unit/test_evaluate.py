@@ -147,6 +147,15 @@ def test_without_a_teacher_there_is_a_difference_but_no_gap():
     assert len(result["student_minus_scratch"]) == 1
 
 
+def test_what_is_kept_of_the_teacher_is_paired_by_user():
+    # Whoever is resampled, half of every user's value is half of the sum; of a teacher without any there is no share.
+    result = measure({"teacher": PERFECT, "student": HALF, "student@index": PERFECT})
+    rows = {row["model"]: (row["share"], row["low"], row["high"]) for row in result["kept_of_teacher"]}
+    assert rows == {"student": pytest.approx((0.5, 0.5, 0.5)), "student@index": pytest.approx((1.0, 1.0, 1.0))}
+    (row,) = measure({"teacher": NOTHING, "student": HALF})["kept_of_teacher"]
+    assert math.isnan(row["share"])
+
+
 # slices
 
 

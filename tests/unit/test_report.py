@@ -14,6 +14,8 @@ from pydantic import ValidationError
 import recdistill
 from recdistill.errors import ArtifactError
 from recdistill.report import ReportSpec, check, html, markdown, model_card, read_report, schema, write_report
+from recdistill.report_view import throughput
+from recdistill.report_words import headline
 
 EVIL = "<script>alert(1)</script>|`x`\n# $y$"
 
@@ -97,6 +99,33 @@ def test_the_head_line_is_arithmetic_on_the_report(report: dict[str, Any]) -> No
     )
     assert said in markdown(report)
     assert said in html(report)
+
+
+def test_the_head_line_says_what_its_numbers_are_of(report: dict[str, Any]) -> None:
+    report["latency_environment"] = {"k": 10, "batch": 1, "threads": 1}
+    kept = {"model": "student@index", "metric": "ndcg", "k": 10, "share": 0.8, "low": 0.75, "high": 0.85}
+    report["kept_of_teacher"] = [kept | {"model": "student", "low": 0.1}, kept | {"k": 20, "low": 0.2}, kept]
+    text = headline(check(report))
+    assert "keeps 80.0% [75.0%, 85.0%] of its NDCG@10; 50.0% of the teacher-scratch gap closed. Measured" in text
+    assert text.endswith(
+        "Measured in turns: p50 of whole answers 6.00 ms and 0.5000 ms, 5.0% and 5.0% apart over their repeats, for "
+        "the best 10, batch 1, 1 thread; 50 MB and 2 MB held to answer."
+    )
+    report["latency_environment"]["targets"] = {"student@index": {"exclude": False}}
+    assert "the student's lists may repeat what a user took" in headline(check(report))
+
+
+def test_queries_a_second_stand_in_a_table_of_their_own(report: dict[str, Any]) -> None:
+    row = {"model": "student@index", "batch": 32, "threads": 1, "qps": 12345.0, "spread": 0.05}
+    report["throughput"] = [row, row | {"threads": 2, "qps": 20000.0}, row | {"batch": 1, "qps": 999.0}]
+    table = throughput(check(report))
+    assert list(table.head) == ["model", "at once", "1 thread, queries/s", "2 threads, queries/s"]
+    assert [[cell.text for cell in cells] for cells in table.rows] == [
+        ["student@index", "1", "999.00", "n/a"],
+        ["student@index", "32", "12,345", "20,000"],
+    ]
+    assert "20,000" in html(report)
+    assert "20,000" in model_card(report)
 
 
 def test_a_slower_and_larger_student_is_called_so(report: dict[str, Any]) -> None:
