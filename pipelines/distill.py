@@ -46,6 +46,9 @@ def path(config: Config, run: Run, spoil: Spoil | None = None) -> Iterator[Made 
 
     All models learn from data that is spoilt as `spoil` says, if it says something.
     """
+    if run.world.size > 1:
+        _divides(config, run.world.size)
+        agree(run.store, run.world, _meant(config))
     how = config.exec
     log = stages.ingest(config.log, config.features, run)
     yield Made(name="ingest", artifacts=[log])
@@ -153,9 +156,6 @@ def distill(config: Config, run: Run, *, until: str | None = None, command: str 
     it names its cause itself, else as a StageError that says which stage it was.
     """
     _known(until)
-    if run.world.size > 1:
-        _divides(config, run.world.size)
-        agree(run.store, run.world, _meant(config))
     made: list[Made] = []
     everything = None
     steps = path(config, run)

@@ -9,10 +9,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from recdistill.models.groups import Group, picked, scored, work
+from recdistill.models.groups import Group, picked, scored, spans, work
 from recdistill.models.lengths import prefixes
 from recdistill.models.rounding import by_row, cutter, straight
 from recdistill.models.tables import TableFactory
+from recdistill.models.together import scores_together
 from recdistill.types import Past, Space
 from recdistill.world import processes
 
@@ -255,8 +256,13 @@ def encode_widths(
     vectors = model.head(shared)
     ends = (*widths, vectors.shape[1])
     lefts = prefixes(vectors, ends, model.space)
-    queries = [left[:rows] / model.temperature for left in lefts]
     bits = model.bits if isinstance(model, MF | TwoTower) and model.training else 0
+    cosine, heat = model.space == "cosine", model.temperature
+    alone = not (whole or widths or bits or others or plain) and found.device.type == "cpu"
+    if alone and (rows_own := spans(groups, len(users))) is not None:
+        scores = scores_together(vectors, found, rows_own, cosine=cosine, temperature=heat)
+        return [Encoded(scores, shared, lefts[0], found, [], [], pooled, [])]
+    queries = [left[:rows] / model.temperature for left in lefts]
     cuts = cutter(found, ends, model.space, bits=bits)
     if whole:
         rights = cuts(found)
@@ -266,8 +272,8 @@ def encode_widths(
     else:
         sizes, own = [len(items) for items in asked], len(asked) - len(plain)
         parts = found.split(sizes)
-        told = {"space": model.space, "temperature": model.temperature, "rounded": bits > 0}
-        each = [scored(g, p, vectors, queries, cuts, **told) for g, p in zip(groups, parts, strict=False)]
+        told = {"cosine": cosine, "rounded": bits > 0}
+        each = [scored(g, p, vectors, queries, cuts, heat, **told) for g, p in zip(groups, parts, strict=False)]
         tables = [[scores[w] for scores in each] for w in range(len(ends))]
         given = [cuts(part) for part in parts[len(groups) : own]]
         compared, raw = [[cut[w] for cut in given] for w in range(len(ends))], list(parts[own:])

@@ -12,7 +12,7 @@ from recdistill.models.inner import own_scores
 from recdistill.models.inner_nested import own_nested
 from recdistill.models.lengths import lengths_over
 from recdistill.models.rounding import Cutter
-from recdistill.types import Space
+from recdistill.models.together import Span
 
 PICKED = 32  # scores of one product of matrices that take about as long as one of a pair looked up for itself
 
@@ -33,6 +33,13 @@ def work(groups: Sequence[Group], rows: int) -> int:
     """Return what the scores of `groups` cost one by one, in scores that a product gives."""
     shared = sum(len(range(*g.rows.indices(rows))) * len(g.items) for g in groups if g.items.dim() == 1)
     return shared + PICKED * sum(g.items.numel() for g in groups if g.items.dim() != 1)
+
+
+def spans(groups: Sequence[Group], users: int) -> list[Span] | None:
+    """Return which of `users` each group is of and how many items each of them has; None where a group shares some."""
+    if any(group.items.dim() != 2 for group in groups):
+        return None
+    return [(*group.rows.indices(users)[:2], group.items.shape[1]) for group in groups]
 
 
 def picked(table: Tensor, everything: Tensor, groups: Sequence[Group]) -> list[Tensor]:
@@ -66,9 +73,9 @@ def scored(
     vectors: Tensor,
     queries: Sequence[Tensor],
     cuts: Cutter,
-    *,
-    space: Space,
     temperature: float,
+    *,
+    cosine: bool,
     rounded: bool,
 ) -> list[Tensor]:
     """Return the scores of a group, whose items' vectors `part` [n,D] are as they were looked up, by each width.
@@ -78,7 +85,7 @@ def scored(
     """
     if group.items.dim() == 1:
         return [left[group.rows] @ right.T for left, right in zip(queries, cuts(part), strict=True)]
-    shape, cosine, ends = group.items.shape, space == "cosine", [left.shape[1] for left in queries]
+    shape, ends = group.items.shape, [left.shape[1] for left in queries]
     if rounded:
         pairs = zip(queries, cuts(part), strict=True)
         return [own_scores(left[group.rows], right.view(*shape, -1), cosine=False) for left, right in pairs]

@@ -38,7 +38,7 @@ class _Together(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         queries, over = torch.empty_like(users), users.new_empty(len(users))
         aim(users.detach().numpy(), queries.numpy(), over.numpy(), cosine, temperature)
-        found, lengths = [], []
+        found, lengths = list[Tensor](), list[Tensor]()
         for span, each in zip(spans, _cut(items.detach(), spans), strict=True):
             scores, length = items.new_empty(each.shape[:2]), items.new_ones(each.shape[:2])
             arrays = [tensor.numpy() for tensor in (queries[span[0] : span[1]], each, scores, length)]

@@ -60,7 +60,8 @@ def test_threads_change_nothing(monkeypatch):
     monkeypatch.setattr(inner, "LEAST_SHARED", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     together = both(users, items, True)
-    assert all(torch.equal(a, b) for one, other in zip(alone, together, strict=True) for a, b in zip(one, other))
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def test_a_vector_of_zeros_scores_nothing_and_nothing_becomes_nan():
