@@ -262,7 +262,7 @@ def index(data: Data, student: Fitted, spec: IndexSpec, run: Run) -> Artifact:
 
         return index_student(data.read(), student, spec, out, step.fingerprint)
 
-    step = Step("index", 1, spec, data.inputs | {"student": student.artifact.fingerprint})
+    step = Step("index", 2, spec, data.inputs | {"student": student.artifact.fingerprint})
     return run.build(step, work)
 
 

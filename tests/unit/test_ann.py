@@ -111,11 +111,27 @@ def test_a_graph_answers_deeper_than_it_was_tuned(vectors, tmp_path):
 
 
 def test_auto_grows_with_the_catalogue():
-    chosen = [choose_factory(n) for n in (10, 100_000, 100_001, 5_000_000, 50_000_000)]
-    assert chosen[0] == chosen[1] == "HNSW32"
-    assert len(set(chosen)) == 4
-    for factory in set(chosen):
-        check_factory(factory, 64)
+    for dim in (8, 24, 64):
+        chosen = [choose_factory(n, dim) for n in (10, 5_000, 5_001, 5_000_000, 50_000_000)]
+        assert chosen[:3] == ["SQfp16", "SQfp16", f"PQ{dim}x4fs,Refine(SQ8)"]
+        assert len(set(chosen)) == 4
+        for factory in set(chosen):
+            check_factory(factory, dim)
+
+
+def test_auto_refines_until_the_recall_is_reached(tmp_path, monkeypatch):
+    monkeypatch.setattr(ann, "AUTO", ((10_000, "PQ{dim}x4fs,Refine(SQ8)"),))
+    rng = np.random.default_rng(1)
+    items, queries = (rng.normal(size=(rows, 16)).astype(np.float32) for rows in (3000, 50))
+    items /= np.linalg.norm(items, axis=1, keepdims=True)
+    factors = []
+    for target in (0.6, 0.9, 0.98):
+        facts = build_index(items, queries, IndexSpec(k=(10,), min_recall=target), tmp_path)
+        assert facts["reached"]
+        assert target <= facts["recall"]["10"]
+        factors.append(float(facts["params"].removeprefix("k_factor_rf=")))
+    assert factors[0] < factors[-1]
+    assert factors == sorted(factors)
 
 
 @pytest.mark.parametrize("factory", ["Banana", "PQ3", "IVF5000,Flat", "LSH"])
