@@ -16,9 +16,9 @@ def summarise(times: NDArray[np.float64] | Sequence[NDArray[np.float64]]) -> dic
     """Return the numbers of a `LatencyRow` for service times in seconds, [R,Q] by repeat, [Q], or R arrays.
 
     Percentiles are medians over the repeats; `spread` is (largest - smallest) / median of the repeats' p50. `repeats`
-    has the percentiles of each.
+    has the percentiles of each. `mean_ms` is over all.
     """
-    parts = [np.asarray(part) * 1e3 for part in (times if not _flat(times) else [times]) if np.size(part)]
+    parts = [np.asarray(part) * 1e3 for part in ([times] if _flat(times) else times) if np.size(part)]
     each = np.array([np.percentile(part, [50, 95, 99]) for part in parts])  # [R,3]
     p50, p95, p99 = np.median(each, axis=0)
     named = {name: each[:, n].tolist() for n, name in enumerate(("p50_ms", "p95_ms", "p99_ms"))}
@@ -26,6 +26,7 @@ def summarise(times: NDArray[np.float64] | Sequence[NDArray[np.float64]]) -> dic
         "p50_ms": float(p50),
         "p95_ms": float(p95),
         "p99_ms": float(p99),
+        "mean_ms": float(np.concatenate(parts).mean()),
         "max_ms": float(max(part.max() for part in parts)),
         "queries": sum(part.size for part in parts),
         "spread": float(np.ptp(each[:, 0]) / p50) if p50 else 0.0,

@@ -33,6 +33,7 @@ class LatencyRow:
     queries: int
     size_bytes: int
     spread: float = 0.0  # (largest - smallest) / median of the repeats' p50
+    mean_ms: float | None = None
     repeats: Mapping[str, Sequence[float]] = field(default_factory=dict)  # p50_ms, p95_ms, p99_ms, max_ms of each
 
 

@@ -58,19 +58,9 @@ def begin(given: dict[str, Any]) -> tuple[Take, Answer]:
     asked = Request(**given)
     dataset, lister, held = _opened(asked)
     users = list(np.random.default_rng(0).integers(dataset.num_users, size=asked.queries))  # the student's are the same
-    times: list[list[float]] = [[] for _ in range(asked.repeats)]
     each = _warm(lister, users)
-    leads = each < asked.seconds / asked.turns / 4
-    spent = 0.0
-
-    def take(turn: int) -> None:
-        nonlocal spent
-        done, share = sum(map(len, times)), (turn + 1) / asked.turns
-        if leads:  # untimed, as it finds the caches as others left them; nothing beside what slow ones take
-            spent += _ask(lister, users[done - 1])
-        while done < round(asked.queries * share) and spent < asked.seconds * share:
-            times[turn * asked.repeats // asked.turns].append(took := _ask(lister, users[done]))
-            spent, done = spent + took, done + 1
+    budget = {"queries": asked.queries, "seconds": asked.seconds, "turns": asked.turns, "repeats": asked.repeats}
+    take, times = evenly(lambda n: _ask(lister, users[n]), **budget, leads=each < asked.seconds / asked.turns / 4)
 
     def answer() -> dict[str, Any]:
         from recdistill.latency_stats import summarise
@@ -81,6 +71,30 @@ def begin(given: dict[str, Any]) -> tuple[Take, Answer]:
         return {"row": row | {"size_bytes": total(held)}, "told": told | _short(asked_of_it, asked)}
 
     return take, answer
+
+
+def evenly(
+    ask: Callable[[int], float], *, queries: int, seconds: float, turns: int, repeats: int, leads: bool
+) -> tuple[Take, list[list[float]]]:
+    """Return what takes a turn, and the times of each repeat, which turns fill.
+
+    `ask` asks query n and returns its seconds. A turn asks its share of the `queries`, unless its share of the
+    `seconds` is spent. `leads`: it begins with one that is not timed, which finds the caches as others left them;
+    beside what slow ones take that is nothing.
+    """
+    times: list[list[float]] = [[] for _ in range(repeats)]
+    spent = 0.0
+
+    def take(turn: int) -> None:
+        nonlocal spent
+        done, share = sum(map(len, times)), (turn + 1) / turns
+        if leads:
+            spent += ask(done - 1)
+        while done < round(queries * share) and spent < seconds * share:
+            times[turn * repeats // turns].append(took := ask(done))
+            spent, done = spent + took, done + 1
+
+    return take, times
 
 
 def _short(queries: int, asked: Request) -> dict[str, str]:

@@ -86,7 +86,15 @@ def test_summary_by_hand():
     row = summarise(np.stack([once, 2 * once]))
     repeats = row.pop("repeats")
     assert row == pytest.approx(
-        {"p50_ms": 75, "p95_ms": 142.5, "p99_ms": 148.5, "max_ms": 200, "queries": 202, "spread": 50 / 75}
+        {
+            "p50_ms": 75,
+            "p95_ms": 142.5,
+            "p99_ms": 148.5,
+            "max_ms": 200,
+            "queries": 202,
+            "spread": 50 / 75,
+            "mean_ms": 75,
+        }
     )
     each = {"p50_ms": [50, 100], "p95_ms": [95, 190], "p99_ms": [99, 198], "max_ms": [100, 200]}
     assert repeats == {name: pytest.approx(values) for name, values in each.items()}
