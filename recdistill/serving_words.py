@@ -134,8 +134,7 @@ def _refused(plan: ServingPlan, surface: Surface) -> list[str]:
     ]
     for miss in plan.nearest:
         parts = [
-            f"{limit.name} is {_exact(limit, value)}" + (f", {by:.1%} off" if math.isfinite(by) else "")
-            for limit, value, by in miss.missed
+            f"{limit.name} is {_exact(limit, value)}{_off(value / limit.bound, by)}" for limit, value, by in miss.missed
         ]
         said.append(f"nearest: {miss.point.id}: {'; '.join(parts)}")
     return said
@@ -166,6 +165,13 @@ def _name(limit: Limit) -> str:
 
 def _allowing(step: Step) -> str:
     return f"{amount(step.limit, outward(step.limit, step.value))} instead gives {step.point.id}:"
+
+
+def _off(times: float, by: float) -> str:
+    """Return by how much a bound is missed, as a share or, where it is far away, as a multiple."""
+    if not math.isfinite(by):
+        return ""
+    return f", {by:.1%} off" if by < 1 else f", {times:,.3g} times the bound"
 
 
 def _exact(limit: Limit, value: float) -> str:

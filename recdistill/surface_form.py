@@ -196,6 +196,6 @@ def noise(environment: Mapping[str, Any]) -> str:
     """Return why times measured in `environment` cannot be judged, empty where they can."""
     verdict = environment.get("noise")
     if isinstance(verdict, Mapping) and verdict.get("judge") is False:
-        said = str(verdict.get("warning") or verdict.get("text") or environment.get("warning") or "")
+        said = str(verdict.get("why") or environment.get("warning") or "")
         return said.strip() or "the machine was too noisy while it was measured"
     return ""

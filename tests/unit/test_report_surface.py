@@ -93,7 +93,7 @@ def test_the_shortlist_has_a_row_for_each_share_that_changes_the_choice() -> Non
 
 
 def test_a_machine_too_noisy_to_judge_is_said_in_every_form() -> None:
-    noisy = report(surface(KNOWN, environment={"noise": {"judge": False, "warning": "work varied by 80%."}}))
+    noisy = report(surface(KNOWN, environment={"noise": {"judge": False, "why": "work varied by 80%."}}))
     for form in FORMS:
         text = " ".join(form(noisy).split())
         assert "The times cannot be judged: work varied by 80%. Measure them again" in text
@@ -128,7 +128,7 @@ def test_what_users_wrote_is_never_markup() -> None:
     points = [p | {"id": f"{EVIL}{n}", "factory": EVIL, "params": EVIL} for n, p in enumerate(plausible()[:9])]
     norms = {"16": {"mean": 1.0, "spread": 0.1, "warning": EVIL}}
     given = report(
-        surface(points, norms=norms, exact=EXACT, metric=EVIL, environment={"noise": {"judge": False, "warning": EVIL}})
+        surface(points, norms=norms, exact=EXACT, metric=EVIL, environment={"noise": {"judge": False, "why": EVIL}})
     )
     page = Page(html(given))
     assert "script" not in page.tags

@@ -163,7 +163,7 @@ def test_recall_is_that_at_the_k_of_the_surface_else_at_the_least_depth() -> Non
 
 
 def test_a_machine_too_noisy_to_judge_is_said() -> None:
-    environment = {"noise": {"judge": False, "warning": "fixed work varied by 80%"}}
+    environment = {"noise": {"judge": False, "why": "fixed work varied by 80%"}}
     found, measured = planned(PLANTED, ASKED, environment=environment)
     assert lines(found, measured)[-1].startswith("the times cannot be judged: fixed work varied by 80%")
     assert as_json(found, measured)["noise"] == "fixed work varied by 80%"

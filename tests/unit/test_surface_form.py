@@ -61,8 +61,8 @@ def test_a_missing_surface_says_how_to_make_one(tmp_path: Path) -> None:
     [
         ({}, ""),
         ({"noise": 0.9}, ""),
-        ({"noise": {"judge": True, "warning": "some"}}, ""),
-        ({"noise": {"judge": False, "warning": "fixed work varied"}}, "fixed work varied"),
+        ({"noise": {"judge": True, "why": "it kept its time"}}, ""),
+        ({"noise": {"judge": False, "why": "fixed work varied"}}, "fixed work varied"),
         ({"noise": {"judge": False}, "warning": "noisy machine"}, "noisy machine"),
         ({"noise": {"judge": False}}, "the machine was too noisy while it was measured"),
     ],
