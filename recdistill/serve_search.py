@@ -32,23 +32,47 @@ def search_without(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return scores and item rows, [Q,k], of the best that query q [Q,D] has not `seen[q]`; -inf and -1 where fewer.
 
-    Each query is searched alone, so that no answer depends on who else asks. The kinds of index that take a selector
-    leave the seen out while they search; of the others as many more are asked for as are seen.
+    The kinds of index that take a selector leave the seen out while they search; of the others as many more are asked
+    for as are seen. What a query is answered is a matter of its own, not of who else asks.
     """
     scores = np.full((len(queries), k), -np.inf, np.float32)
     rows = np.full((len(queries), k), -1, np.int64)
     depth = min(k, index.ntotal)
-    for q, items in enumerate(seen):
-        query, gone = queries[q : q + 1], np.ascontiguousarray(items, np.int64)
+    each = [np.ascontiguousarray(items, np.int64) for items in seen]
+    for at in _together(index, each):
+        gone = each[at[0]]
         held: list[Any] = []
-        params = _leaving_out(index, gone, depth, held) if len(gone) else None
+        params = _leaving_out(index, gone, depth, held) if len(at) == 1 and len(gone) else None
         if params is None:
-            found, listed = search_index(index, query, min(depth + len(gone), index.ntotal))
+            found, listed = search_index(index, queries[at], min(depth + len(gone), index.ntotal))
         else:
-            found, listed = index.search(query, depth, params=params)
-        there = np.flatnonzero((listed[0] >= 0) & ~np.isin(listed[0], gone))[:depth]
-        scores[q, : len(there)], rows[q, : len(there)] = found[0, there], listed[0, there]
+            found, listed = index.search(queries[at], depth, params=params)
+        for q, score, row in zip(at, found, listed, strict=True):
+            there = np.flatnonzero((row >= 0) & ~np.isin(row, each[q]))[:depth]
+            scores[q, : len(there)], rows[q, : len(there)] = score[there], row[there]
     return scores, rows
+
+
+def _together(index: Any, seen: Sequence[NDArray[np.int64]]) -> list[list[int]]:
+    """Return which queries are searched in one call: of a scan those that leave out as many, else each alone.
+
+    A scan that is asked for as many more gives what a selector would, and many queries share its pass over the items.
+    """
+    if len(seen) == 1:
+        return [[0]]
+    import faiss
+
+    library: Any = faiss
+    found = library.downcast_index(index)
+    scans = library.IndexFlat, library.IndexScalarQuantizer, library.IndexFastScan
+    if isinstance(found, library.IndexRefine):  # only where nothing of it takes a selector is the answer the same
+        found, scans = library.downcast_index(found.base_index), (library.IndexFastScan,)
+    if not isinstance(found, scans):
+        return [[q] for q in range(len(seen))]
+    groups: dict[int, list[int]] = {}
+    for q, items in enumerate(seen):
+        groups.setdefault(len(items), []).append(q)
+    return list(groups.values())
 
 
 def _leaving_out(index: Any, gone: NDArray[np.int64], k: int, held: list[Any]) -> Any:

@@ -97,6 +97,16 @@ def test_what_the_index_was_set_to_is_kept(built, factory: str, low: str, high: 
     assert recalls[1] > recalls[0] + 0.005
 
 
+@pytest.mark.parametrize("factory", [*SELECTED, *REFUSED])
+def test_nobody_is_answered_otherwise_for_who_else_asks(built, factory: str) -> None:
+    index, order = built(factory), np.random.default_rng(5).integers(0, QUERIES, 60)
+    scores, rows = search_without(index, ASKED[order], 20, [SEEN[q] for q in order])
+    for at, q in enumerate(order):
+        alone = search_without(index, ASKED[q : q + 1], 20, [SEEN[q]])
+        np.testing.assert_array_equal(rows[at], alone[1][0])
+        np.testing.assert_allclose(scores[at], alone[0][0], rtol=1e-4)
+
+
 @pytest.mark.parametrize("factory", ["Flat", "HNSW16", "PQ8x4fs"])
 def test_who_has_seen_nearly_all_gets_the_rest(built, factory: str) -> None:
     left = np.array([3, 700, 1400])
