@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -15,7 +16,8 @@ from recdistill.distill.spec_align import Distance, Linear
 from recdistill.distill.spec_draws import Top, Unseen
 from recdistill.distill.spec_lists import SoftmaxKL
 from recdistill.fit import fit, load
-from recdistill.models.spec import MFSpec, TrainSpec
+from recdistill.measure import Judged, _first
+from recdistill.models.spec import Fitted, MFSpec, TrainSpec
 from recdistill.scoring import as_rounded, narrowed, vectors
 from recdistill.teachers import encoder_lister
 from recdistill.teaching import Teaching
@@ -96,6 +98,21 @@ def test_a_student_that_was_trained_for_four_bits_loses_less_by_them(truth, foun
             told.append(scores[users, items].mean().item())
         lost[name] = told[0] - told[1]
     assert 0 < lost["int4"] < 0.95 * lost["narrow"]
+
+
+def test_a_prefix_is_measured_as_what_it_is_alone(truth, found):
+    """Of the student, and where it is nested of the scratch one too, each number over the length of the prefix."""
+    served, model, out = found["nested"]
+    dataset, users = truth[1], np.arange(USERS)
+    spec = MFSpec(dim=DIM, temperature=0.3, nested=model.nested)
+    fitted, plain = (Fitted(one, SimpleNamespace(path=out)) for one in (spec, MFSpec(dim=DIM)))
+    lists = _first(fitted, dataset, users, 10, 8, Sequences.of(dataset.train), dataset.train)
+    cut = [side[:, :8] / np.linalg.norm(side[:, :8], axis=1, keepdims=True) for side in (served.users, served.items)]
+    assert np.array_equal(lists, top_items(*cut, 10, seen=dataset.train))
+    assert not np.array_equal(lists, top_items(served.users[:, :8], served.items[:, :8], 10, seen=dataset.train))
+    rest = {"teacher": None, "labels": None, "index": None, "candidates": None}
+    rows = [Judged(scratch=[one], student=[one], widths=NESTED, **rest).narrow().keys() for one in (fitted, plain)]
+    assert [set(names) for names in rows] == [{"student", "scratch"}, {"student"}]
 
 
 def test_each_loss_of_a_nested_student_is_told_once(found):
