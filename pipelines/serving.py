@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recdistill.yamlfile import Document
 
 Bound = Annotated[float | None, Parameter(show_default=False)]
+UNSEEN = "what users took was left out: ask with exclude_seen, and give histories or set index.histories: whole"
 TUNED = ("width", "params", "min_recall")  # of the section index, beside factory: what a plan settles
 
 
@@ -111,7 +112,10 @@ def planned(
         said.append(f"wrote {out}: {', '.join(left)}")
         if INDEX not in left:
             said.append("the surface kept no index of it: the run below makes it")
-    return data, [*said, f"serve it by: {data['command']}"]
+    if found.index.histories != "whole":
+        said.append(UNSEEN)
+    said.append(f"serve it by: {data['command']}")
+    return data | {"text": said}, said
 
 
 def surface_of(config: Config, file: Path) -> Artifact:
