@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 FEWEST = 1000  # items, below which an exact scan takes microseconds and nothing can be trained
-MOST_LINKED = 1_000_000  # items, above which a graph takes one thread longer to build than a night leaves
+MOST_LINKED = 500_000  # items, above which one thread builds a graph for longer than all the others take
 PER_CELL = 39  # items that FAISS wants of each cell it trains
 
 
