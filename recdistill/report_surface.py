@@ -109,8 +109,9 @@ def widths(surface: Surface) -> list[int]:
 
 
 def family(factory: str) -> str:
-    """Return the kind of index that a factory string begins with: HNSW, IVF, Flat, SQ8."""
-    return re.sub(r"(?<=[A-Za-z])\d+$", "", re.split(r"[,_]", factory)[0]) or factory
+    """Return the kind of index that a factory string begins with: HNSW, IVF, Flat, SQ, PQ."""
+    found = re.match(r"[A-Z]{2,}|[A-Za-z]+", factory)
+    return found[0] if found else factory
 
 
 def families(surface: Surface) -> list[str]:

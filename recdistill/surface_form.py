@@ -194,8 +194,9 @@ def surface_schema() -> dict[str, Any]:
 
 def noise(environment: Mapping[str, Any]) -> str:
     """Return why times measured in `environment` cannot be judged, empty where they can."""
-    verdict = environment.get("noise")
-    if isinstance(verdict, Mapping) and verdict.get("judge") is False:
-        said = str(verdict.get("why") or environment.get("warning") or "")
-        return said.strip() or "the machine was too noisy while it was measured"
-    return ""
+    verdict, warned = environment.get("noise"), str(environment.get("warning") or "").strip()
+    if not isinstance(verdict, Mapping):  # a figure alone, with a warning where it was large
+        return warned
+    if verdict.get("judge") is not False:
+        return ""
+    return str(verdict.get("why") or warned or "the machine was too noisy while it was measured").strip()

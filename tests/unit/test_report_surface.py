@@ -162,6 +162,21 @@ def test_a_histogram_is_drawn_where_it_was_counted() -> None:
     assert "How long queries took" not in html(report(bare))
 
 
+@pytest.mark.parametrize(
+    ("factory", "kind"),
+    [
+        ("Flat", "Flat"),
+        ("SQ8", "SQ"),
+        ("SQfp16", "SQ"),
+        ("HNSW32_SQ8", "HNSW"),
+        ("IVF512,SQ8", "IVF"),
+        ("PQ8x4fs", "PQ"),
+    ],
+)
+def test_the_kind_of_an_index_is_what_its_factory_begins_with(factory: str, kind: str) -> None:
+    assert view.family(factory) == kind
+
+
 def test_markdown_stays_on_one_screen() -> None:
     assert len(markdown(report(surface())).splitlines()) < 20
 

@@ -60,7 +60,8 @@ def test_a_missing_surface_says_how_to_make_one(tmp_path: Path) -> None:
     ("environment", "said"),
     [
         ({}, ""),
-        ({"noise": 0.9}, ""),
+        ({"noise": 0.1, "warning": None}, ""),
+        ({"noise": 0.9, "warning": "noisy machine: trust nothing"}, "noisy machine: trust nothing"),
         ({"noise": {"judge": True, "why": "it kept its time"}}, ""),
         ({"noise": {"judge": False, "why": "fixed work varied"}}, "fixed work varied"),
         ({"noise": {"judge": False}, "warning": "noisy machine"}, "noisy machine"),
