@@ -1,6 +1,6 @@
 """Make a log with a catalogue of a million items, for the surface of docs/latency.md: tastes planted, times in order.
 
-    python benchmarks/million.py data/million           40,000 users, a million items, 5.7M rows, in some seconds
+    python benchmarks/million.py data/million           10,000 users, a million items, 5.2M rows, in some seconds
     recdistill run benchmarks/million.yaml
 
 Every user likes three of 256 clusters of items, and one event in seven is of any; within a cluster items are as popular
@@ -38,9 +38,9 @@ def million(users: int, items: int, events: int, seed: int) -> dict[str, np.ndar
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--users", type=int, default=40_000)
+    parser.add_argument("--users", type=int, default=10_000)
     parser.add_argument("--items", type=int, default=1_230_000)
-    parser.add_argument("--events", type=int, default=150, help="of each user, before those that repeat are left out")
+    parser.add_argument("--events", type=int, default=600, help="of each user, before those that repeat are left out")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     import polars as pl
