@@ -33,7 +33,7 @@ def rows(setting: Setting) -> list[Row]:
 def _catalogue(setting: Setting, what: str, vectors: Path, *, teacher: bool) -> list[Row]:
     asked = {"vectors": str(vectors), "k": K, "recall": RECALL}
     with setting.crew(f"indexes {what}") as crew:
-        small = f"IVF{2 ** round(np.log2(np.sqrt(len(np.load(vectors)['items']))) + 1)},SQ8"
+        small = f"PQ{DIM // 2}x4fs,Refine(SQ8)"
         crew.add("auto", SCRIPT, "index", factory="auto", part=1, **asked)
         crew.add(small, SCRIPT, "index", factory=small, part=1, **asked)
         crew.add("Flat", SCRIPT, "index", factory="Flat", part=FLAT_PART, **asked)
@@ -72,7 +72,8 @@ def _of(crew: Crew, timed: dict, ours: str, what: str) -> list[Row]:
 def _trained(setting: Setting) -> Path:
     given = np.load(setting.vectors)
     users = given["users"][np.random.default_rng(0).permutation(len(given["users"]))[: TUNED + ASKED]]
-    return _write(setting.folder / "trained.npz", given["items"], users)
+    unit = [side / np.linalg.norm(side, axis=1, keepdims=True).clip(1e-12) for side in (given["items"], users)]
+    return _write(setting.folder / "trained.npz", *unit)  # the model is of cosine space, in which lengths say nothing
 
 
 def _made_up(setting: Setting) -> Path:
