@@ -1,0 +1,48 @@
+"""A candidate is judged by times that were taken in turns with the champion's, and the report keeps both tables."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from pipelines import judging
+from recdistill.gates import GateSpec
+from recdistill.latency_stats import warning
+
+BEFORE = {"model": "student@index", "part": "total", "p50_ms": 1e6, "p95_ms": 1e6, "p99_ms": 1e6}
+
+
+@pytest.fixture(scope="module")
+def judged(make_bundle, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judged")
+    ours, theirs = make_bundle(folder / "a"), make_bundle(folder / "b", seed=1)
+    gates = {"p95_ms": GateSpec(max=1e5, max_ratio_vs_champion=1e3)}
+    config = SimpleNamespace(registry=SimpleNamespace(model="m", gates=gates), report=SimpleNamespace(k=(5,)))
+    report = {"latency": [BEFORE], "latency_environment": {"k": 5}, "warnings": [], "quality": [], "index": {}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging.registry, "champion", lambda *_: (3, theirs))
+        patch.setattr(judging.registry, "champion_report", lambda *_: {"latency": [BEFORE | {"p95_ms": 1e-9}]})
+        return judging.judged_beside(config, report, ours, "uri"), report
+
+
+def test_both_tables_reach_the_report_each_with_its_environment(judged):
+    gates, report = judged
+    models = [row["model"] for row in report["latency"] if row["part"] == "total"]
+    assert models == ["student@index", "candidate@index", "champion@index"]
+    assert report["latency"][0] is BEFORE
+    beside = report["latency_environment"]["beside_champion"]
+    assert report["latency_environment"]["k"] == 5
+    assert {label: told["exclude"] for label, told in beside["targets"].items()} == {
+        "candidate@index": True,
+        "champion@index": True,
+    }
+    # By what was measured beside the champion: the run's own rows, and the champion's of another day, would both fail.
+    assert [gate.passed for gate in gates] == [True, True]
+    assert len(report["gates"]) == 2
+
+
+def test_a_noisy_machine_is_a_warning_of_the_report(judged):
+    _, report = judged
+    noisy = warning(report["latency_environment"]["beside_champion"])
+    assert report["warnings"] == ([f"beside the champion: {noisy}"] if noisy else [])
