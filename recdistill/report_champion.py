@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from recdistill.gates import CANDIDATE, CHAMPION
+from recdistill.gates import BESIDE, CANDIDATE, CHAMPION
 from recdistill.report_view import Cell, Table
 from recdistill.report_words import MISSING, Row, find, interval, metric_name, number, percent, signed, size, total
 
 
 def against(report: Row) -> Table:
     """Return what the candidate and the champion measured, where both were timed beside each other; else no rows."""
-    mine, theirs = total(report, CANDIDATE), total(report, CHAMPION)
+    mine, theirs = total(report, BESIDE) or total(report, CANDIDATE), total(report, CHAMPION)
     if mine is None or theirs is None:
         return Table([], [])
     rows = [_quality(report)] if _champion(report) or find(report, CANDIDATE, "all") else []

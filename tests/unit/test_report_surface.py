@@ -223,6 +223,8 @@ def test_the_candidate_stands_beside_the_champion_where_both_were_timed() -> Non
     assert rows["p95 ms"] == [("2.00", ""), ("4.00", ""), ("50.0%", "")]
     assert rows["size"][2] == ("50.0%", "")
     assert [name for name in rows if name.startswith("gate")] == ["gate p95_ms"]
+    turns = beside | {"latency": [*beside["latency"], timed("candidate@index", 1.5)]}  # in turns with the champion
+    assert against(check(PLAIN | turns)).rows[2][1].text == "3.00"
     difference = {"metric": "ndcg", "k": 10, "difference": 0.01, "low": 0.002, "high": 0.02}
     paired = check(PLAIN | beside | {"champion": {"quality": [], "differences": [difference]}})
     assert against(paired).rows[0][3] == view.Cell("+0.0100", "[+0.0020, +0.0200] paired")
