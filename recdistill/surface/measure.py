@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,16 +75,15 @@ def write_surface(
     """
     asked = _asked(dataset, student, spec, report, tables, fingerprint)
     points: list[Point] = []
-    seconds: list[float] = []
     exact: dict[int, Values] = {}
     lengths: dict[str, Any] = {}
     with one_thread():
         for done, width in enumerate(widths):
             log(f"surface, width {width}", done, len(widths) + 1, {})
-            exact[width], lengths[str(width)] = _at(asked, width, out, points, seconds)
+            exact[width], lengths[str(width)] = _at(asked, width, out, points)
     log("surface, times", len(widths), len(widths) + 1, {})
     bundles = {width: out / f"d{width}" / "bundle" for width in widths}
-    times, environment = timed(points, bundles, report.k[0], seconds)
+    times, environment = timed(points, bundles, report.k[0])
     bounds = _intervals([*exact.values(), *(point.values for point in points)], report)
     rows = [row | bound for row, bound in zip(_rows(points, times, bundles, out), bounds[len(exact) :], strict=True)]
     for row, kept in zip(rows, _kept(rows), strict=True):
@@ -135,9 +133,7 @@ def evaluated(dataset: Dataset) -> Int:
     return np.sort(np.random.Generator(np.random.Philox(13)).choice(users, limit, replace=False))
 
 
-def _at(
-    asked: Asked, width: int, out: Path, points: list[Point], seconds: list[float]
-) -> tuple[Values, dict[str, Any]]:
+def _at(asked: Asked, width: int, out: Path, points: list[Point]) -> tuple[Values, dict[str, Any]]:
     """Add the points of one width; return the metric of each user by exact search in fp32, and what norms say."""
     dataset, folder = asked.dataset, out / f"d{width}"
     items, everyone = (first(side, width, asked.found.space) for side in (asked.found.items, asked.found.users))
@@ -159,11 +155,7 @@ def _at(
     )
     spec = asked.spec
     factories = presets(len(items), width) if spec.factories == "auto" else spec.factories
-    started = time.perf_counter()
-    for point in points_at(at, factories, spec.recall_k, depth, asked.judge):
-        points.append(point)
-        seconds.append((time.perf_counter() - started) / len(users))
-        started = time.perf_counter()
+    points += points_at(at, factories, spec.recall_k, depth, asked.judge)
     files = {file.name: sha256(file) for file in sorted(folder.glob("*.faiss"))}
     write_text(folder / FACTS, canonical(told | {"files": files}) + "\n")
     return exact, norms(items, factories)

@@ -45,6 +45,7 @@ class Point:
     build_s: float
     recall: dict[int, float]  # by depth
     values: Values  # [n] of the metric, of each evaluated user
+    seconds: float  # about how long a query took, many of them together
 
     @property
     def id(self) -> str:
@@ -82,7 +83,9 @@ def _judged(
 ) -> Point:
     """Return the point of one setting of `index`, which it is left with."""
     set_params(index, tuned.params)
+    started = time.perf_counter()
     _, lists = search_without(index, at.queries, k, at.seen)
+    seconds = (time.perf_counter() - started) / max(len(lists), 1)
     return Point(
         width=at.width,
         factory=factory,
@@ -91,6 +94,7 @@ def _judged(
         build_s=build_s,
         recall=tuned.recall,
         values=judge(lists),
+        seconds=seconds,
     )
 
 

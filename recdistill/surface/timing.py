@@ -14,12 +14,10 @@ REPEATS, MOST, FEWEST = 5, 1000, 100
 SECONDS = 600.0  # of searching, by what the points took while they were judged
 
 
-def timed(
-    points: Sequence[Point], bundles: Mapping[int, Path], k: int, seconds: Sequence[float]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def timed(points: Sequence[Point], bundles: Mapping[int, Path], k: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Return of each point its `latency` by part, `spread` and `qps`; and the environment they hold in.
 
-    `seconds` [n] is about how long a query of each takes, which says how many are asked: fewer of what is slow.
+    How many queries are asked depends on how long the points took before: fewer of what is slow.
     """
     targets = [
         Target(
@@ -31,7 +29,7 @@ def timed(
         )
         for point in points
     ]
-    queries = int(SECONDS / max(REPEATS * sum(seconds), 1e-9))
+    queries = int(SECONDS / max(REPEATS * sum(point.seconds for point in points), 1e-9))
     rows, environment = measure(targets, k=k, queries=min(max(queries, FEWEST), MOST), repeats=REPEATS)
     by = {(row["model"], row["part"]): row for row in rows}
     found = []
