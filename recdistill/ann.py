@@ -29,13 +29,14 @@ INDEX, FLAT, FACTS = "index.faiss", "flat.faiss", "index.json"
 MAX_TUNING_QUERIES = 1000
 EXHAUSTIVE = "Flat"
 AUTO = (
-    # Up to this many items -> factory. Trained vectors are no clusters: on those of Gowalla (40,981 items, cosine, 64
-    # numbers, one thread, the best 100) an inverted file finds .93 with half of its cells, and a graph finds .99 a
-    # quarter as fast as an exact scan, in 336 bytes an item. A scan of 4 bits a number, of which a few times k are
-    # scored again from 8 bits, finds .985 2.2 times as fast as the exact scan, in 96 bytes instead of 256; the best 10
-    # of 24 numbers .97 5 times as fast, in 36 instead of 96. Of 400,000 made like them it is 4.7 times as fast, where
-    # cells are 1.6 times; of a million 6.4 times. Few items are scanned in less time than that saves; beyond two
-    # million nothing was measured.
+    # Up to this many items -> factory. What is chosen must not depend on whether vectors lie in clusters: on trained
+    # ones of Gowalla (40,981 items, cosine, 64 numbers, one thread, the best 100) an inverted file finds .93 with half
+    # of its cells, on those of a student that had learned less .95 with 8 of 256; a graph finds .99 a quarter as fast
+    # as an exact scan, in 336 bytes an item. A scan of 4 bits a number, of which a few times k are scored again from 8
+    # bits, finds .985 2.2 times as fast as the exact scan, in 96 bytes instead of 256; the best 10 of 24 numbers .97 5
+    # times as fast, in 36 instead of 96. Of 400,000 made like them it is 4.7 times as fast, where cells are 1.6 times;
+    # of a million 6.4 times. Few items are scanned in less time than that saves; beyond two million nothing was
+    # measured. The stage `surface` measures what a student's own vectors allow.
     (5_000, "SQfp16"),
     (2_000_000, "PQ{dim}x4fs,Refine(SQ8)"),
     (20_000_000, "IVF65536_HNSW32,SQ8"),
