@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 
 # Of fixed work: how far its p95 and its p99 may lie above its p50, and the medians of stretches of time apart.
 TAIL, FAR_TAIL, DRIFT = 0.3, 1.0, 0.2
+BUCKETS = 32
+CLOCK = 1e-6  # milliseconds, less than any clock tells
 
 
 def summarise(times: NDArray[np.float64] | Sequence[NDArray[np.float64]]) -> dict[str, Any]:
     """Return the numbers of a `LatencyRow` for service times in seconds, [R,Q] by repeat, [Q], or R arrays.
 
     Percentiles are medians over the repeats; `spread` is (largest - smallest) / median of the repeats' p50. `repeats`
-    has the percentiles of each. `mean_ms` is over all.
+    has the percentiles of each. `mean_ms` and the `histogram` are over all.
     """
     parts = [np.asarray(part) * 1e3 for part in ([times] if _flat(times) else times) if np.size(part)]
     each = np.array([np.percentile(part, [50, 95, 99]) for part in parts])  # [R,3]
@@ -27,11 +29,20 @@ def summarise(times: NDArray[np.float64] | Sequence[NDArray[np.float64]]) -> dic
         "p95_ms": float(p95),
         "p99_ms": float(p99),
         "mean_ms": float(np.concatenate(parts).mean()),
+        "histogram": histogram(np.concatenate(parts)),
         "max_ms": float(max(part.max() for part in parts)),
         "queries": sum(part.size for part in parts),
         "spread": float(np.ptp(each[:, 0]) / p50) if p50 else 0.0,
         "repeats": named | {"max_ms": [float(part.max()) for part in parts]},
     }
+
+
+def histogram(ms: NDArray[np.float64]) -> dict[str, list[float]]:
+    """Return how many of the milliseconds [n] lie between each two `edges_ms`, which rise by one factor."""
+    low, high = max(float(ms.min()), CLOCK), max(float(ms.max()), CLOCK)
+    edges = np.geomspace(low, max(high, low * 1.01), BUCKETS + 1)
+    counts, _ = np.histogram(ms.clip(edges[0], edges[-1]), edges)
+    return {"edges_ms": edges.tolist(), "counts": counts.tolist()}
 
 
 def _flat(times: NDArray[np.float64] | Sequence[NDArray[np.float64]]) -> bool:

@@ -35,6 +35,7 @@ class LatencyRow:
     spread: float = 0.0  # (largest - smallest) / median of the repeats' p50
     mean_ms: float | None = None
     repeats: Mapping[str, Sequence[float]] = field(default_factory=dict)  # p50_ms, p95_ms, p99_ms, max_ms of each
+    histogram: Mapping[str, Sequence[float]] = field(default_factory=dict)  # edges_ms, and counts between two of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,15 +41,13 @@ def surface(
 
     kept = {"metric": metric, "k": k, "bootstrap": report.bootstrap, "seed": report.seed}
     config = {"surface": spec, "widths": widths, "tables": index.tables, "report": kept}
-    inputs = data.inputs | {"student": served.artifact.fingerprint}
-    inputs |= {"evaluated": evaluated.fingerprint, "timed": timed.fingerprint}
-    step = Step("surface", 1, config, inputs)
+    # The index of the run changes nothing here, so that what is chosen from a surface does not call for another.
+    asked = {name: one for name, one in judged.inputs().items() if name in ("teacher", "labels")}
+    step = Step("surface", 1, config, data.inputs | asked | {"student": served.artifact.fingerprint})
     return run.build(step, work)
 
 
-def teacher_row(
-    quality: Mapping[str, Any], latency: Mapping[str, Any], metric: str, k: int
-) -> dict[str, float | int | None] | None:
+def teacher_row(quality: Mapping[str, Any], latency: Mapping[str, Any], metric: str, k: int) -> dict[str, Any] | None:
     """Return what surface.json says of the teacher, None where it was not evaluated; an external one has no times."""
     wanted = {"model": "teacher", "slice": "all", "metric": metric, "k": k}
     found = next((row for row in quality["quality"] if wanted.items() <= row.items()), None)
@@ -60,4 +58,5 @@ def teacher_row(
     took = next((row for row in latency["latency"] if whole.items() <= row.items()), none)
     times = {name: took.get(name) for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms")}
     bounds = {"quality": found["value"], "low": found["low"], "high": found["high"]}
-    return {**bounds, **times, "bytes": took.get("size_bytes")}
+    shape = {"histogram": took["histogram"]} if took.get("histogram") else {}
+    return {**bounds, **times, **shape, "bytes": took.get("size_bytes")}

@@ -36,9 +36,11 @@ def timed(points: Sequence[Point], bundles: Mapping[int, Path], k: int) -> tuple
     for point in points:
         parts = {part: by[point.id, part] for part in ("encode", "search", "total")}
         whole = parts["total"]
+        times = {part: {name: row[name] for name in TIMES} for part, row in parts.items()}
+        times["total"]["histogram"] = whole["histogram"]
         found.append(
             {
-                "latency": {part: {name: row[name] for name in TIMES} for part, row in parts.items()},
+                "latency": times,
                 "spread": whole["spread"],
                 "qps": 1e3 / whole.get("mean_ms", whole["p50_ms"]),
             }

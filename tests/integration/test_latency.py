@@ -84,7 +84,7 @@ def test_summary_by_hand():
     # Two repeats of 101 queries, 0..100 ms and twice that: percentile p is p and 2p ms, the median between them.
     once = np.arange(101) / 1000
     row = summarise(np.stack([once, 2 * once]))
-    repeats = row.pop("repeats")
+    repeats, counts = row.pop("repeats"), row.pop("histogram")["counts"]
     assert row == pytest.approx(
         {
             "p50_ms": 75,
@@ -98,6 +98,7 @@ def test_summary_by_hand():
     )
     each = {"p50_ms": [50, 100], "p95_ms": [95, 190], "p99_ms": [99, 198], "max_ms": [100, 200]}
     assert repeats == {name: pytest.approx(values) for name, values in each.items()}
+    assert sum(counts) == 202
     assert summarise(once)["spread"] == 0
 
 
