@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+FEW = 20_000  # comparisons that take less time than sorting
+MORE = 256  # items of which a scan keeps so many more in less time than it tests each against a selector
+
 
 def search_index(index: Any, queries: NDArray[np.float32], k: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return scores and item rows, [Q,k], with -1 where the index finds no more.
@@ -40,17 +43,37 @@ def search_without(
     depth = min(k, index.ntotal)
     each = [np.ascontiguousarray(items, np.int64) for items in seen]
     for at in _together(index, each):
-        gone = each[at[0]]
+        gone, first = each[at[0]], at[0]
+        asked = queries[first : first + 1] if len(at) == 1 else queries[at]
         held: list[Any] = []
-        params = _leaving_out(index, gone, depth, held) if len(at) == 1 and len(gone) else None
-        if params is None:
-            found, listed = search_index(index, queries[at], min(depth + len(gone), index.ntotal))
-        else:
-            found, listed = index.search(queries[at], depth, params=params)
+        params = _leaving_out(index, gone, depth, held) if len(at) == 1 and not _deeper(index, gone) else None
+        if params is not None:
+            found, listed = index.search(asked, depth, params=params)
+            scores[first, :depth], rows[first, :depth] = found[0], listed[0]
+            continue
+        found, listed = search_index(index, asked, min(depth + len(gone), index.ntotal))
         for q, score, row in zip(at, found, listed, strict=True):
-            there = np.flatnonzero((row >= 0) & ~np.isin(row, each[q]))[:depth]
+            there = np.flatnonzero((row >= 0) & ~_among(row, each[q]))[:depth]
             scores[q, : len(there)], rows[q, : len(there)] = score[there], row[there]
+    scores[rows < 0] = -np.inf
     return scores, rows
+
+
+def _deeper(index: Any, gone: NDArray[np.int64]) -> bool:
+    """Return whether to ask for as many more as are `gone`: of a scan a selector tests every item, which takes longer.
+
+    The answer is the same either way.
+    """
+    import faiss
+
+    return not len(gone) or (len(gone) <= MORE and isinstance(index, (faiss.IndexFlat, faiss.IndexScalarQuantizer)))
+
+
+def _among(row: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which entries of `row` [n] are among `items` [m]; of few, by comparing each with each."""
+    if len(row) * len(items) > FEW:
+        return np.isin(row, items)
+    return (row[:, None] == items).any(axis=1)
 
 
 def _together(index: Any, seen: Sequence[NDArray[np.int64]]) -> list[list[int]]:
