@@ -155,7 +155,7 @@ def recalls(at: Path, root: Path) -> tuple[float, float]:
 
     import faiss
 
-    from recdistill.ann import recall
+    from recdistill.ann_tune import recall
     from recdistill.serve import read_index
 
     np.save(root / "asked.npy", asked := queries_of(at / "bundle", RECALL_QUERIES))

@@ -18,7 +18,8 @@ from annotated_types import Gt, Le, MinLen
 from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
-from recdistill.ann_tune import Tuned, operating_points, recall, search_padded
+from recdistill.ann_auto import CELLS_PAY, factories
+from recdistill.ann_tune import Tuned, code_bytes, operating_points, recall, search_padded
 from recdistill.errors import ArtifactError, ConfigError, DataError
 from recdistill.serve import BundleError, read_index
 from recdistill.spec import Spec, canonical
@@ -28,20 +29,6 @@ from recdistill.types import Float, Int
 INDEX, FLAT, FACTS = "index.faiss", "flat.faiss", "index.json"
 MAX_TUNING_QUERIES = 1000
 EXHAUSTIVE = "Flat"
-AUTO = (
-    # Up to this many items -> factory. What is chosen must not depend on whether vectors lie in clusters: on trained
-    # ones of Gowalla (40,981 items, cosine, 64 numbers, one thread, the best 100) an inverted file finds .93 with half
-    # of its cells, on those of a student that had learned less .95 with 8 of 256; a graph finds .99 a quarter as fast
-    # as an exact scan, in 336 bytes an item. A scan of 4 bits a number, of which a few times k are scored again from 8
-    # bits, finds .985 2.2 times as fast as the exact scan, in 96 bytes instead of 256; the best 10 of 24 numbers .97 5
-    # times as fast, in 36 instead of 96. Of 400,000 made like them it is 4.7 times as fast, where cells are 1.6 times;
-    # of a million 6.4 times. Few items are scanned in less time than that saves; beyond two million nothing was
-    # measured. The stage `surface` measures what a student's own vectors allow.
-    (5_000, "SQfp16"),
-    (2_000_000, "PQ{dim}x4fs,Refine(SQ8)"),
-    (20_000_000, "IVF65536_HNSW32,SQ8"),
-)
-LARGEST = "IVF262144_HNSW32,SQ8"
 SETTINGS = (
     r"^\w+=[0-9.]*[1-9][0-9.]*(,\w+=[0-9.]*[1-9][0-9.]*)*$"  # of 0 lists FAISS finds nothing, and does not say so
 )
@@ -51,7 +38,7 @@ class IndexSpec(Spec):
     """How the catalogue is searched when the student serves."""
 
     factory: Annotated[str, MinLen(1)] = "auto"
-    """A FAISS index_factory string, or `auto`: by catalogue size."""
+    """A FAISS index_factory string, or `auto`: by catalogue size, and by whether the vectors lie in clusters."""
     k: Annotated[tuple[PositiveInt, ...], MinLen(1)] = (10, 100)
     """Depths at which recall against exact search is measured."""
     min_recall: Annotated[float, Gt(0), Le(1)] = 0.95
@@ -65,11 +52,6 @@ class IndexSpec(Spec):
     left out, all of them."""
     histories: Literal["read", "whole"] = Field(default="read", exclude_if=lambda kept: kept == "read")
     """What the bundle keeps of each user's past: what the encoder reads, or all, for answers without what was seen."""
-
-
-def choose_factory(num_items: int, dim: int) -> str:
-    """Return the factory string that `auto` means for a catalogue of `num_items` vectors of `dim` numbers."""
-    return next((factory for limit, factory in AUTO if num_items <= limit), LARGEST).format(dim=dim)
 
 
 def check_factory(factory: str, dim: int, params: str | None = None) -> None:
@@ -91,22 +73,17 @@ def build_index(items: Float, queries: Float, spec: IndexSpec, out: Path, *, see
     """
 
     items, queries = _finite(items, "item"), _finite(queries, "query")
-    factory = choose_factory(*items.shape) if spec.factory == "auto" else spec.factory
+    named = factories(*items.shape) if spec.factory == "auto" else (spec.factory,)
     if len(queries) > MAX_TUNING_QUERIES:
         rows = np.random.default_rng(seed).choice(len(queries), MAX_TUNING_QUERIES, replace=False)
         queries = queries[np.sort(rows)]
     out.mkdir(parents=True, exist_ok=True)
     with one_thread():
         flat = filled(EXHAUSTIVE, items, seed)
-        started = time.perf_counter()
-        index = filled(factory, items, seed)
-        build_s = time.perf_counter() - started
-        with _refusal(factory, "and search it"):  # some kinds refuse an inner product only now
-            if spec.params is None:
-                params, recalls, _ = _chosen(operating_points(index, flat, items, queries, spec.k), spec.min_recall)
-            else:
-                params = _fixed(index, factory, spec.params)
-                recalls = {k: recall(index, flat, items, queries, k) for k in spec.k}
+        for factory in named:
+            index, (params, recalls, work), build_s = _built(factory, flat, items, queries, spec, seed)
+            if min(recalls.values()) >= spec.min_recall and work <= CELLS_PAY * code_bytes(index) * len(items):
+                break
         set_params(index, params)  # so that a plain read_index has them too
         for name, built in ((INDEX, index), (FLAT, flat)):
             save_index(built, out / name)
@@ -128,6 +105,20 @@ def build_index(items: Float, queries: Float, spec: IndexSpec, out: Path, *, see
     }
     write_text(out / FACTS, canonical(facts) + "\n")
     return facts | {"build_s": build_s}
+
+
+def _built(
+    factory: str, flat: Any, items: Float, queries: NDArray[np.float32], spec: IndexSpec, seed: int
+) -> tuple[Any, Tuned, float]:
+    """Return the index of `factory`, the setting it is to be searched with, and the seconds it took to build."""
+    started = time.perf_counter()
+    index = filled(factory, items, seed)
+    seconds = time.perf_counter() - started
+    with _refusal(factory, "and search it"):  # some kinds refuse an inner product only now
+        if spec.params is None:
+            return index, _chosen(operating_points(index, flat, items, queries, spec.k), spec.min_recall), seconds
+        params = _fixed(index, factory, spec.params)
+        return index, Tuned(params, {k: recall(index, flat, items, queries, k) for k in spec.k}, 0.0), seconds
 
 
 def search(index_path: Path, queries: Float, k: int, params: str = "") -> tuple[Float, Int]:

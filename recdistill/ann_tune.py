@@ -86,6 +86,11 @@ def work(index: Any, queries: NDArray[np.float32], k: int, params: str) -> float
     return (inverted.ndis + graph.ndis) / len(queries) * scanned + refined * again
 
 
+def code_bytes(index: Any) -> int:
+    """Return the bytes of an item's code where `index` looks first."""
+    return _code_bytes(index)[0]
+
+
 def _code_bytes(index: Any) -> tuple[int, int]:
     """Return the bytes of an item where `index` looks first, and where it refines."""
     import faiss

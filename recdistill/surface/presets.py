@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from recdistill.ann_auto import cells
+
 FEWEST = 1000  # items, below which an exact scan takes microseconds and nothing can be trained
 MOST_LINKED = 500_000  # items, above which one thread builds a graph for longer than all the others take
-PER_CELL = 39  # items that FAISS wants of each cell it trains
 
 
 def presets(num_items: int, dim: int) -> tuple[str, ...]:
@@ -16,6 +17,5 @@ def presets(num_items: int, dim: int) -> tuple[str, ...]:
     found = ["SQfp16", "SQ8", *(["HNSW32_SQ8"] if num_items <= MOST_LINKED else [])]
     if num_items < FEWEST:
         return tuple(found)
-    cells = min(2.0 * num_items**0.5, num_items / PER_CELL)
     halves = [f"PQ{dim // 2}x4fs,Refine(SQ8)"] if dim % 2 == 0 else []
-    return (*found, f"PQ{dim}x4fs,Refine(SQ8)", *halves, f"IVF{1 << int(cells).bit_length() - 1},SQ8")
+    return (*found, f"PQ{dim}x4fs,Refine(SQ8)", *halves, f"IVF{cells(num_items)},SQ8")

@@ -35,6 +35,7 @@ LEVELS = (
         "serve_tables",
         "bundle",
         "ann",
+        "ann_auto",
         "ann_tune",
     }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from recdistill import ann
-from recdistill.ann import IndexSpec, build_index, check_factory, choose_factory, search
+from recdistill.ann import IndexSpec, build_index, check_factory, one_thread, search
+from recdistill.ann_auto import factories
 from recdistill.errors import ArtifactError, ConfigError, DataError
 from recdistill.serve import read_index
 
@@ -112,21 +112,35 @@ def test_a_graph_answers_deeper_than_it_was_tuned(vectors, tmp_path):
 
 def test_auto_grows_with_the_catalogue():
     for dim in (8, 24, 64):
-        chosen = [choose_factory(n, dim) for n in (10, 5_000, 5_001, 5_000_000, 50_000_000)]
-        assert chosen[:3] == ["SQfp16", "SQfp16", f"PQ{dim}x4fs,Refine(SQ8)"]
-        assert len(set(chosen)) == 4
-        for factory in set(chosen):
+        tried = [factories(n, dim) for n in (10, 5_000, 5_001, 5_000_000, 50_000_000)]
+        assert tried[0] == tried[1] == ("SQfp16",)
+        assert tried[2] == ("IVF128,SQ8", f"PQ{dim}x4fs,Refine(SQ8)")
+        assert len(set(tried)) == 4
+        for factory in {factory for each in tried for factory in each}:
             check_factory(factory, dim)
 
 
-def test_auto_refines_until_the_recall_is_reached(tmp_path, monkeypatch):
-    monkeypatch.setattr(ann, "AUTO", ((10_000, "PQ{dim}x4fs,Refine(SQ8)"),))
+def test_auto_takes_cells_where_vectors_lie_in_them_and_else_a_scan_of_short_codes(tmp_path):
+    rng = np.random.default_rng(1)
+    spread = rng.normal(size=(6000, 16)).astype(np.float32)
+    heaped = np.repeat(rng.normal(size=(100, 16)), 60, axis=0) + 0.05 * spread
+    for name, items in {"spread": spread, "heaped": heaped}.items():
+        items = np.ascontiguousarray(items / np.linalg.norm(items, axis=1, keepdims=True), np.float32)
+        facts = build_index(items, items[::150], IndexSpec(k=(10,), min_recall=0.9), tmp_path / name)
+        assert facts["reached"]
+        assert facts["factory"].partition(",")[0] == {"spread": "PQ16x4fs", "heaped": "IVF128"}[name]
+    asked = IndexSpec(k=(10,), min_recall=0.9, factory="IVF128,SQ8")
+    assert build_index(spread, spread[::150], asked, tmp_path)["factory"] == "IVF128,SQ8", "what is named is taken"
+
+
+def test_a_scan_refines_until_the_recall_is_reached(tmp_path):
     rng = np.random.default_rng(1)
     items, queries = (rng.normal(size=(rows, 16)).astype(np.float32) for rows in (3000, 50))
     items /= np.linalg.norm(items, axis=1, keepdims=True)
     factors = []
     for target in (0.6, 0.9, 0.98):
-        facts = build_index(items, queries, IndexSpec(k=(10,), min_recall=target), tmp_path)
+        spec = IndexSpec(factory="PQ16x4fs,Refine(SQ8)", k=(10,), min_recall=target)
+        facts = build_index(items, queries, spec, tmp_path)
         assert facts["reached"]
         assert target <= facts["recall"]["10"]
         factors.append(float(facts["params"].removeprefix("k_factor_rf=")))
@@ -175,7 +189,7 @@ def test_one_thread_gives_the_count_back():
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(2)
     try:
-        with ann.one_thread():
+        with one_thread():
             assert faiss.omp_get_max_threads() == 1
         assert faiss.omp_get_max_threads() == 2
     finally:
