@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from recdistill.ann_auto import CELLS_PAY, factories
-from recdistill.ann_tune import Tuned, code_bytes, operating_points, recall, search_padded
+from recdistill.ann_tune import Tuned, code_bytes, least, operating_points, reached, search_padded
 from recdistill.errors import ArtifactError, ConfigError, DataError
 from recdistill.serve import BundleError, read_index
 from recdistill.spec import Spec, canonical
@@ -80,8 +80,9 @@ def build_index(items: Float, queries: Float, spec: IndexSpec, out: Path, *, see
     out.mkdir(parents=True, exist_ok=True)
     with one_thread():
         flat = filled(EXHAUSTIVE, items, seed)
+        enough = {k: least(flat, queries, k) for k in spec.k}
         for factory in named:
-            index, (params, recalls, work), build_s = _built(factory, flat, items, queries, spec, seed)
+            index, (params, recalls, work), build_s = _built(factory, items, queries, enough, spec, seed)
             if min(recalls.values()) >= spec.min_recall and work <= CELLS_PAY * code_bytes(index) * len(items):
                 break
         set_params(index, params)  # so that a plain read_index has them too
@@ -108,7 +109,7 @@ def build_index(items: Float, queries: Float, spec: IndexSpec, out: Path, *, see
 
 
 def _built(
-    factory: str, flat: Any, items: Float, queries: NDArray[np.float32], spec: IndexSpec, seed: int
+    factory: str, items: Float, queries: NDArray[np.float32], enough: Mapping[int, Float], spec: IndexSpec, seed: int
 ) -> tuple[Any, Tuned, float]:
     """Return the index of `factory`, the setting it is to be searched with, and the seconds it took to build."""
     started = time.perf_counter()
@@ -116,9 +117,13 @@ def _built(
     seconds = time.perf_counter() - started
     with _refusal(factory, "and search it"):  # some kinds refuse an inner product only now
         if spec.params is None:
-            return index, _chosen(operating_points(index, flat, items, queries, spec.k), spec.min_recall), seconds
+            return index, _chosen(operating_points(index, items, queries, enough), spec.min_recall), seconds
         params = _fixed(index, factory, spec.params)
-        return index, Tuned(params, {k: recall(index, flat, items, queries, k) for k in spec.k}, 0.0), seconds
+        return (
+            index,
+            Tuned(params, {k: reached(index, items, queries, one, k) for k, one in enough.items()}, 0.0),
+            seconds,
+        )
 
 
 def search(index_path: Path, queries: Float, k: int, params: str = "") -> tuple[Float, Int]:

@@ -6,7 +6,7 @@ the cost is not: a clock gives another answer on every run, and a choice that mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,11 +27,12 @@ class Tuned(NamedTuple):
 
 
 def operating_points(
-    index: Any, flat: Any, items: Float, queries: NDArray[np.float32], k: Sequence[int]
+    index: Any, items: Float, queries: NDArray[np.float32], enough: Mapping[int, Float]
 ) -> list[Tuned]:
-    """Return the settings of `index` that no other beats in both recall (the least over `k`) and work, by rising work.
+    """Return the settings of `index` that no other beats in both recall and work, by rising work.
 
-    `flat` is the exact index of the same `items` [I,D], queries [Q,D]. Leaves `index` set to the last one tried.
+    Recall is the lowest over the depths of `enough`, which `least` gives for each of the same queries [Q,D] and `items`
+    [I,D]. Leaves `index` set to the last setting tried.
     """
     import faiss
 
@@ -47,8 +48,8 @@ def operating_points(
             continue
         params = space.combination_name(cno)
         space.set_index_parameters(index, params)
-        cost = work(index, queries, max(k), params)
-        measured[params] = Tuned(params, {n: recall(index, flat, items, queries, n) for n in k}, cost)
+        cost = work(index, queries, max(enough), params)
+        measured[params] = Tuned(params, {n: reached(index, items, queries, one, n) for n, one in enough.items()}, cost)
         points.add(min(measured[params].recall.values()), cost, params, cno)
     best = [points.optimal_pts.at(i) for i in range(points.optimal_pts.size())]
     found = [measured[point.key] for point in best if point.cno >= 0]  # FAISS begins the set with a point of nothing
@@ -108,13 +109,21 @@ def _code_bytes(index: Any) -> tuple[int, int]:
 
 def recall(index: Any, flat: Any, items: Float, queries: Float, k: int) -> float:
     """Return the share of the `k` returned items that score at least the k-th best score less the tie tolerance."""
-    k = min(k, len(items))
-    kth = flat.search(queries, k)[0][:, -1:]
-    _, found = search_padded(index, queries, k)
-    scores = np.einsum("qkd,qd->qk", items[np.maximum(found, 0)], queries)
+    return reached(index, items, queries, least(flat, queries, k), k)
+
+
+def least(flat: Any, queries: Float, k: int) -> Float:
+    """Return what an item must score to be one of a query's best `k`, ties with the k-th included: [Q,1]."""
+    kth = flat.search(queries, min(k, flat.ntotal))[0][:, -1:]
     # Scores far below one would all tie within a fixed tolerance, so there it shrinks with the score.
-    tie = np.maximum(TIE * np.minimum(1.0, np.abs(kth)), 1e-6)
-    return float(((scores >= kth - tie) & (found >= 0)).mean())
+    return kth - np.maximum(TIE * np.minimum(1.0, np.abs(kth)), 1e-6)
+
+
+def reached(index: Any, items: Float, queries: Float, enough: Float, k: int) -> float:
+    """Return the share of the first `k` items by `index`, of `items` if there are fewer, that score `enough` [Q,1]."""
+    _, found = search_padded(index, queries, min(k, len(items)))
+    scores = np.einsum("qkd,qd->qk", items[np.maximum(found, 0)], queries)
+    return float(((scores >= enough) & (found >= 0)).mean())
 
 
 def search_padded(index: Any, queries: NDArray[np.float32], k: int) -> tuple[Float, Int]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recdistill.ann import EXHAUSTIVE, INDEX, filled, save_index, set_params
-from recdistill.ann_tune import Tuned, operating_points
+from recdistill.ann_tune import Tuned, least, operating_points
 from recdistill.metrics import Values
 from recdistill.serve_search import search_without
 from recdistill.surface.front import thinned
@@ -65,11 +65,12 @@ def points_at(at: Width, factories: Sequence[str], recall_k: Sequence[int], k: i
     rows = np.random.Generator(np.random.Philox(17)).permutation(len(at.queries))[:TUNING_QUERIES]
     tuning = np.ascontiguousarray(at.queries[np.sort(rows)])
     flat = filled(EXHAUSTIVE, at.items, 0)
+    enough = {depth: least(flat, tuning, depth) for depth in recall_k}
     for n, factory in enumerate([EXHAUSTIVE, *(f for f in factories if f != EXHAUSTIVE)]):
         started = time.perf_counter()
         index = flat if factory == EXHAUSTIVE else filled(factory, at.items, 0)
         build_s = time.perf_counter() - started
-        found = thinned(operating_points(index, flat, at.items, tuning, recall_k))
+        found = thinned(operating_points(index, at.items, tuning, enough))
         file = at.folder / "bundle" / INDEX
         if index is not flat:
             file = at.folder / f"{n}-{re.sub('[^A-Za-z0-9]+', '_', factory).strip('_')}.faiss"
