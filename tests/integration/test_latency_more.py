@@ -73,7 +73,7 @@ def test_a_bundle_is_measured_again_by_the_command(bundle, capsys):
     assert [(r["batch"], r["threads"]) for r in found["throughput"]] == [(2, 1)]
     told = found["latency_environment"]["targets"]["student@index"]
     assert told["exclude"] is True  # the bundle keeps histories
-    assert told["factory"] == "HNSW32"
+    assert told["factory"] == "SQfp16"
 
 
 @pytest.mark.parametrize("words", [["--batch", "1,x"], ["--queries", "5"], ["--simd", "SIMD9", "--batch", ""]])

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 
+import faiss
 import numpy as np
 import pytest
 
 from recdistill.ann import IndexSpec, build_index, check_factory, one_thread, search
 from recdistill.ann_auto import factories
 from recdistill.errors import ArtifactError, ConfigError, DataError
-from recdistill.serve import read_index
+from recdistill.serve import BundleError, read_index
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +185,6 @@ def test_truncated_and_mismatched_indexes_are_refused(vectors, tmp_path):
 
 
 def test_one_thread_gives_the_count_back():
-    import faiss
 
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(2)
@@ -223,3 +223,14 @@ def test_parameters_that_would_find_nothing_are_no_parameters(params):
     with pytest.raises(ValueError, match="pattern"):
         IndexSpec(factory="IVF16,Flat", params=params)
     assert "params" not in IndexSpec().model_dump()
+
+
+def test_reading_an_index_gives_the_limits_of_the_process_back(vectors, tmp_path):
+    before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
+    build_index(*vectors, IndexSpec(factory="SQ8"), tmp_path)
+    read_index(tmp_path / "index.faiss")
+    assert (faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()) == before
+    (tmp_path / "index.faiss").write_bytes(b"nothing")
+    with pytest.raises(BundleError):
+        read_index(tmp_path / "index.faiss")
+    assert (faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()) == before
