@@ -144,7 +144,7 @@ def read_index(path: Path, params: str = "") -> Any:
     """Return the FAISS index in a file whose digest was checked; raises BundleError if FAISS cannot read it."""
     import faiss
 
-    # Of the whole process, so that they are given back: who reads another file is not to meet limits meant for this one.
+    # They are of the whole process: who reads another file is not to meet limits that were meant for this one.
     before = faiss.get_deserialization_vector_byte_limit(), faiss.get_deserialization_loop_limit()
     faiss.set_deserialization_vector_byte_limit(min(READ_LIMIT, 4 * path.stat().st_size if path.is_file() else 0))
     faiss.set_deserialization_loop_limit(LOOP_LIMIT)
