@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-KEPT = 0.98  # of the exact quality of its width, which a way to serve has if it is worth a row
+KEPT = 0.99  # of the exact quality of its width, which a way to serve has if it is worth a row
 
 
 def main() -> None:
