@@ -51,7 +51,7 @@ quickstart: $(STAMP)
 test: $(STAMP)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-parts test-whole
 
-LONG := tests/e2e/test_defer.py tests/e2e/test_diagnose.py
+LONG := tests/e2e/test_defer.py tests/e2e/test_diagnose.py tests/e2e/test_plan_serving.py
 
 test-parts: $(STAMP)
 	$(BIN)/python -m pytest -q tests/unit tests/contract tests/policy tests/e2e $(LONG:%=--ignore=%)
