@@ -1,11 +1,10 @@
 """What `auto` stands for: by catalogue size, and by whether a student's vectors lie in clusters.
 
-Cells pay where a few of them hold most of the answer. On Gowalla's 40,981 items (cosine, 64 numbers, one thread) the
-distilled student of configs/gowalla-serving.yaml finds .98 of its best 100 in 16 of 256 cells, in half the time of any
-scan; other trained vectors of the same log find .93 in half of theirs, and a scan of 4 bits a number, of which a few
-times k are scored again from 8 bits, is then 2.2 times as fast as the exact one at .985. A graph took 4 to 6 times the
-bytes of either, and the time of one of them or more. So cells are tried first, and kept where they read little.
-Few items are scanned in less time than any of it saves; beyond two million nothing was measured.
+Cells pay where a few of them hold most of the answer, which depends on the student: docs/latency.md has a trained one
+that finds .98 of its best 100 in 16 of 256 cells, in half the time of the fastest scan, and `make bench` has made-up
+vectors of which an eighth of the cells is not enough. So cells are tried first, and kept where they read little; else
+4 bits a number are scanned, of which a few times k are scored again from 8 bits. A graph takes 3.5 times the bytes of
+either. Few items are scanned in less time than any of it saves; beyond two million nothing was measured.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
 from recdistill.data.sequences import Sequences
 from recdistill.distill.spec import AlignTermSpec, ListTermSpec
@@ -18,7 +17,7 @@ from recdistill.distill.spec_lists import SoftmaxKL
 from recdistill.fit import fit, load
 from recdistill.measure import Judged, _first
 from recdistill.models.spec import Fitted, MFSpec, TrainSpec
-from recdistill.scoring import as_rounded, narrowed, vectors
+from recdistill.scoring import narrowed, vectors
 from recdistill.teachers import encoder_lister
 from recdistill.teaching import Teaching
 from recdistill.topk import top_items
@@ -28,8 +27,6 @@ from recdistill.world import World
 pytestmark = pytest.mark.filterwarnings(r"ignore::DeprecationWarning:fbgemm_gpu\.")
 USERS, ITEMS, TRUTH, TAKEN, DIM, NESTED = 200, 120, 8, 20, 32, (8, 16)
 TRAIN = TrainSpec(epochs=8, batch=500, negatives=ITEMS, lr=0.3, patience=0, evaluate_every=8, list_users=100)
-
-SHARP = {"dim": 8, "temperature": 0.05}  # scores of which a cell is a step that counts
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +58,10 @@ def teaching(truth):
 
 @pytest.fixture(scope="module")
 def found(truth, teaching, tmp_path_factory):
-    """Return the vectors of a plain, a nested and a rounding student, and each one's directory."""
+    """Return the vectors of a plain and of a nested student, and each one's directory."""
     made = {}
-    specs = {"plain": {}, "nested": {"nested": NESTED}, "narrow": SHARP, "int4": SHARP | {"rounding": "int4"}}
-    for name, more in specs.items():
-        out, spec = tmp_path_factory.mktemp(name), MFSpec(**{"dim": DIM, "temperature": 0.3} | more)
+    for name, more in {"plain": {}, "nested": {"nested": NESTED}}.items():
+        out, spec = tmp_path_factory.mktemp(name), MFSpec(dim=DIM, temperature=0.3, **more)
         fit(truth[1], spec, TRAIN, out, name=name, world=World(), log=quiet, teaching=teaching)
         model = load(spec, truth[1], out)
         made[name] = vectors(model, truth[1], Sequences.of(truth[1].train), 0), model, out
@@ -84,20 +80,6 @@ def test_the_first_numbers_of_a_nested_student_are_far_better_than_those_of_a_pl
     whole = right(truth, found["plain"][0])
     assert nested > plain + 0.15
     assert right(truth, found["nested"][0]) > whole - 0.1
-
-
-def test_a_student_that_was_trained_for_four_bits_loses_less_by_them(truth, found):
-    """Of the likelihood of what was taken, by the scores that items give as they are and as four bits keep them."""
-    users, items = truth[1].train.users(), truth[1].train.items
-    lost = {}
-    for name in ("narrow", "int4"):
-        served, model, _ = found[name]
-        model.bits, told = 4, []
-        for kept in (served, as_rounded(served, model)):
-            scores = torch.from_numpy(kept.users @ kept.items.T / np.float32(model.temperature)).log_softmax(1)
-            told.append(scores[users, items].mean().item())
-        lost[name] = told[0] - told[1]
-    assert 0 < lost["int4"] < 0.95 * lost["narrow"]
 
 
 def test_a_prefix_is_measured_as_what_it_is_alone(truth, found):
