@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,19 @@ from recdistill.config import Config
 from recdistill.gates import BESIDE, CHAMPION, judge
 from recdistill.latency_stats import warning
 from recdistill.results import GateResult
+from recdistill.types import Dataset
 
 
-def judged_beside(config: Config, report: dict[str, Any], bundle: Path, uri: str) -> tuple[GateResult, ...]:
+def judged_beside(
+    config: Config, report: dict[str, Any], bundle: Path, uri: str, dataset: Callable[[], Dataset]
+) -> tuple[GateResult, ...]:
     """Return the gates' verdicts on `report`, to which what was measured for them is added.
 
-    The times of candidate and champion stand beside those of the run, whose teacher was measured in turns with the
-    student; each has an environment of its own.
+    Candidate and champion are asked for the same held-out users of `dataset`, the candidate's. Their times stand beside
+    those of the run, whose teacher was measured in turns with the student; each has an environment of its own.
     """
     assert config.registry is not None
+    from recdistill.contest import contest
     from recdistill.latency import Target, measure
 
     model = config.registry.model
@@ -33,9 +38,17 @@ def judged_beside(config: Config, report: dict[str, Any], bundle: Path, uri: str
         report["latency"] = [*report["latency"], *rows]
         report["latency_environment"] = report["latency_environment"] | {"beside_champion": environment}
         report["warnings"] += [f"beside the champion: {noisy}"] if (noisy := warning(environment)) else []
-        if report.get("surface") and theirs:
-            rows = [r for r in theirs["quality"] if (r["model"], r["slice"]) == ("student@index", "all")]
-            report["champion"] = {"quality": rows}
+        asked = config.report
+        report["champion"] = contest(
+            dataset(),
+            bundle,
+            serving[1],
+            k=asked.k,
+            metrics=asked.metrics,
+            slices=asked.slices,
+            times=asked.bootstrap,
+            seed=asked.seed,
+        )
     gates = judge(config.registry.gates, report, theirs)
     report["gates"] = [asdict(gate) for gate in gates]
     report["warnings"] += [gate.reason for gate in gates if gate.excused]

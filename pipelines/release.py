@@ -71,7 +71,7 @@ def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping
     if _decided(uri, model, version):  # show what it was decided by
         report, gates = _earlier(out, report), None
     else:  # new, or registered by a run that was killed before it came to a verdict
-        gates = judged_beside(config, report, bundle, uri)
+        gates = judged_beside(config, report, bundle, uri, all_.data.read)
         _verdict(report, gates)
         write_report(report, out)
     report["verdict"]["model"] = model

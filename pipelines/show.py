@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from recdistill import report_refresh, report_surface
+from recdistill import report_champion, report_refresh, report_surface
 from recdistill import report_view as view
 from recdistill.report_form import check
 from recdistill.report_words import headline, verdict_word
@@ -38,6 +38,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         "latency": view.latency(report),
         "throughput": view.throughput(report),
         "ways to serve": view.Table([], []) if surface is None else report_surface.choices(surface),
+        "beside the champion": report_champion.against(report),
         "split": view.lint(report),
         "gates": view.gates(report),
     }

@@ -18,6 +18,8 @@ KEPT = ("student", "student@index")  # whose share of the teacher's quality is t
 
 Lists = Mapping[str, Sequence[Int]]
 """Model -> for each seed its lists over the evaluated users, [n,K] items, -1 where shorter."""
+Cells = Mapping[tuple[str, int], Mapping[str, Sequence[Values]]]
+"""(metric, k) -> each model's values a user, [n] for each seed."""
 
 
 def merge(first: Interactions, second: Interactions) -> Interactions:
@@ -60,37 +62,42 @@ def evaluate(
     """
     names = "quality", "gap_closed", "kept_of_teacher", "student_minus_scratch"
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-    for name, truth in _slices(dataset, slices):
-        count = relevant(truth, users)
-        kept = count > 0
-        if not kept.any():
-            continue
-        hit = {m: [hits(each[kept], truth, users[kept]) for each in seeds] for m, seeds in lists.items()}
-        values = {
-            (metric, depth): {m: [METRICS[metric](h, count[kept], depth) for h in seeds] for m, seeds in hit.items()}
-            for metric in metrics
-            if metric in METRICS
-            for depth in k
-        }
+    for name, values in cells(lists, dataset, users, k, metrics, slices):
         _compare(found, values, name, times, seed)
     if "coverage" in metrics:
         found["quality"] += [_coverage(model, seeds, dataset, depth) for depth in k for model, seeds in lists.items()]
     if "popularity" in metrics:
         counts = np.bincount(dataset.train.items, minlength=dataset.num_items)
         each = {d: {m: [popularity(one, counts, d) for one in seeds] for m, seeds in lists.items()} for d in k}
-        rows = _rows({("popularity", depth): values for depth, values in each.items()}, "all", times, seed)[0]
+        rows = resampled_rows({("popularity", depth): values for depth, values in each.items()}, "all", times, seed)[0]
         found["quality"] += sorted(rows, key=lambda row: list(lists).index(row["model"]))
     without = dataset.num_users - int((np.diff(dataset.test.indptr) > 0).sum())
     return {**found, "users": len(users), "users_without_test": without}
 
 
-Cells = Mapping[tuple[str, int], Mapping[str, Sequence[Values]]]
-"""(metric, k) -> each model's values a user, [n] for each seed."""
+def cells(
+    lists: Lists, dataset: Dataset, users: Int, k: Sequence[int], metrics: Sequence[str], slices: Sequence[str]
+) -> Iterator[tuple[str, Cells]]:
+    """Yield each slice's name and its values, of the metrics that a user has, over users with anything to find in it.
+
+    `all` is first; takes what `evaluate` takes.
+    """
+    for name, truth in _slices(dataset, slices):
+        count = relevant(truth, users)
+        kept = count > 0
+        if not kept.any():
+            continue
+        hit = {m: [hits(each[kept], truth, users[kept]) for each in seeds] for m, seeds in lists.items()}
+        found = {}
+        for metric, depth in ((metric, depth) for metric in metrics if metric in METRICS for depth in k):
+            each = {m: [METRICS[metric](h, count[kept], depth) for h in seeds] for m, seeds in hit.items()}
+            found[metric, depth] = each
+        yield name, found
 
 
 def _compare(found: Mapping[str, list[dict[str, Any]]], values: Cells, name: str, times: int, seed: int) -> None:
     """Add the rows of all metrics on the slice `name`."""
-    rows, resampled = _rows(values, name, times, seed)
+    rows, resampled = resampled_rows(values, name, times, seed)
     found["quality"].extend(rows)
     for (metric, k), models in values.items() if name == "all" else ():
         place, means = {"metric": metric, "k": k}, {m: np.mean(seeds, axis=0) for m, seeds in models.items()}
@@ -104,7 +111,7 @@ def _compare(found: Mapping[str, list[dict[str, Any]]], values: Cells, name: str
                 found["gap_closed"].append({**place, **gap(means, resampled[metric, k])})
 
 
-def _rows(
+def resampled_rows(
     values: Cells, name: str, times: int, seed: int
 ) -> tuple[list[dict[str, Any]], dict[tuple[str, int], dict[str, Values]]]:
     """Return a row of the report for each model and metric, and their means over resamples, [times] each.

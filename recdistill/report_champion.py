@@ -12,7 +12,7 @@ def against(report: Row) -> Table:
     mine, theirs = total(report, BESIDE) or total(report, CANDIDATE), total(report, CHAMPION)
     if mine is None or theirs is None:
         return Table([], [])
-    rows = [_quality(report)] if _champion(report) or find(report, CANDIDATE, "all") else []
+    rows = _quality(report, report.get("champion") or {})
     for key, name, form in (
         ("p50_ms", "p50 ms", number),
         ("p95_ms", "p95 ms", number),
@@ -27,24 +27,30 @@ def against(report: Row) -> Table:
     return Table(["", "candidate", "champion", "candidate against champion"], rows)
 
 
-def _quality(report: Row) -> list[Cell]:
-    """Return the headline's row; the difference is paired where somebody measured it so, else of two separate means."""
-    mine, theirs = find(report, CANDIDATE, "all"), _champion(report)
-    head = report["headline"]
-    cells = [Cell(metric_name(**head))]
-    cells += [Cell(MISSING) if row is None else Cell(number(row["value"]), interval(row)) for row in (mine, theirs)]
-    paired = (report.get("champion") or {}).get("differences", [])
-    found = next((d for d in paired if (d["metric"], d["k"]) == (head["metric"], head["k"])), None)
-    if found is not None:
-        return [*cells, Cell(signed(found["difference"]), f"{interval(found, signed)} paired".strip())]
-    known = mine is not None and theirs is not None and None not in (mine["value"], theirs["value"])
-    return [*cells, Cell(signed(mine["value"] - theirs["value"]), "not paired") if known else Cell(MISSING)]
+def _quality(report: Row, contest: Row) -> list[list[Cell]]:
+    """Return the headline's row and the churn: both were asked for the same users, so the interval is paired.
+
+    Without a contest the candidate's own row stands alone: what the champion measured on its day is of other users.
+    """
+    head, name = report["headline"], Cell(metric_name(**report["headline"]))
+    if not contest.get("differences"):
+        mine = find(report, CANDIDATE, "all")
+        if mine is None:
+            return []
+        return [[name, Cell(number(mine["value"]), interval(mine)), Cell(MISSING), Cell(MISSING)]]
+    asked = {"quality": contest["quality"], "headline": head}
+    sides = [find(asked, model, "all") for model in (BESIDE, CHAMPION)]
+    cells = [Cell(MISSING) if row is None else Cell(number(row["value"]), interval(row)) for row in sides]
+    found = next((d for d in contest["differences"] if _at(d) == (head["metric"], head["k"], "all")), None)
+    gain = Cell(MISSING) if found is None else Cell(signed(found["difference"]), f"{interval(found, signed)} paired")
+    rows = [[name, *cells, gain]]
+    for row in contest.get("churn", []):
+        rows.append([Cell(f"churn@{row['k']}"), Cell(percent(row["mean"])), Cell(MISSING), Cell(MISSING)])
+    return rows
 
 
-def _champion(report: Row) -> Row | None:
-    """Return the champion's row of the headline, as its own report has it."""
-    rows = {"quality": (report.get("champion") or {}).get("quality", []), "headline": report["headline"]}
-    return find(rows, CANDIDATE, "all")
+def _at(row: Row) -> tuple[str, int, str]:
+    return row["metric"], row["k"], row["slice"]
 
 
 def _times(mine: float | None, theirs: float | None) -> str:

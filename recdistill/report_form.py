@@ -183,11 +183,32 @@ class Deferral(Part):
     curve: list[Asking] = []
 
 
-class Champion(Part):
-    """What the champion's own report says of it, and, where they were measured, paired differences from it."""
+class Contested(Part):
+    """Candidate minus champion by paired bootstrap over the same users."""
 
+    metric: str
+    k: int
+    slice: str
+    difference: Number
+    low: Number = None
+    high: Number = None
+    users: int
+
+
+class Churned(Part):
+    """The mean share of a user's first k that the champion's list does not hold."""
+
+    k: int
+    mean: Number
+
+
+class Champion(Part):
+    """The candidate and the champion, asked for the same users as they serve: recdistill.contest."""
+
+    users: int = 0
     quality: list[Quality] = []
-    differences: list[Difference] = []
+    differences: list[Contested] = []
+    churn: list[Churned] = []
 
 
 class Report(Part):
@@ -219,7 +240,7 @@ class Report(Part):
     defer: Deferral | None = Field(default=None, exclude_if=lambda found: found is None)  # where the student may ask
     refresh: Refresh | None = Field(default=None, exclude_if=lambda found: found is None)  # of a day before
     surface: Surface | None = Field(default=None, exclude_if=lambda found: found is None)  # ways to serve, if measured
-    champion: Champion | None = Field(default=None, exclude_if=lambda found: found is None)  # beside a surface
+    champion: Champion | None = Field(default=None, exclude_if=lambda found: found is None)  # where one serves
     diagnosis: Diagnosis | None = Field(default=None, exclude_if=lambda found: found is None)  # where one was made
 
 

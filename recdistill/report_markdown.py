@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from recdistill import report_defer, report_refresh, report_surface
+from recdistill import report_champion, report_defer, report_refresh, report_surface
 from recdistill import report_view as view
 from recdistill.diagnosis.form import read
 from recdistill.diagnosis.words import findings
@@ -37,6 +37,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         *_refresh(report),
         "\n".join(f"- {escape(text)}" for text in _diagnosis(report)),
         *_serving(report),
+        table(report_champion.against(report)),
         f"Asking the teacher: {escape(report_defer.verdict(report['defer']))}" if report.get("defer") else "",
         f"Gates: {passed} of {len(report['gates'])} passed." if report["gates"] else "",
         "\n".join(f"- failed: {escape(g['gate'])}: {escape(g['reason'])}" for g in failed),
@@ -86,6 +87,8 @@ def model_card(report: Mapping[str, Any]) -> str:
         table(view.throughput(report)),
         "## Ways to serve" if report.get("surface") else "",
         *_serving(report),
+        "## Beside the champion" if report_champion.against(report).rows else "",
+        table(report_champion.against(report)),
         "## Gates" if report["gates"] else "",
         table(view.gates(report)),
         "## Limits",

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from recdistill import plots, report_defer, report_refresh, report_serving, report_surface, report_words
+from recdistill import (
+    plots,
+    report_champion,
+    report_defer,
+    report_refresh,
+    report_serving,
+    report_surface,
+    report_words,
+)
 from recdistill import report_view as view
 from recdistill.diagnosis.form import read
 from recdistill.diagnosis.page import Figure, section
@@ -55,6 +63,7 @@ def html(report: Mapping[str, Any]) -> str:
             diagnosis=None if found is None else section(read(found)),
             defer=report_defer.section(report["defer"]) if report.get("defer") else None,
             surface=None if surface is None else report_serving.section(surface, report),
+            champion=report_champion.against(report),
             undiagnosed=report_words.undiagnosed(report),
             figures={
                 "quality": list(_quality(report)),

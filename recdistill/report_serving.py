@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from recdistill import plots_surface as draw
-from recdistill import report_champion
 from recdistill import report_surface as view
 from recdistill.diagnosis.page import Figure
 from recdistill.plots_surface import Bar, Timed, Way
@@ -37,7 +36,6 @@ class Section(NamedTuple):
     shapes: Sequence[tuple[str, str]]
     blocks: Sequence[Block]
     choices: Table
-    champion: Table
     exact: Table
     everything: Table
     asking: str
@@ -65,7 +63,6 @@ def section(surface: Surface, report: Row) -> Section:
         shapes=shapes,
         blocks=[block for block in blocks if block.table.rows],
         choices=view.choices(surface),
-        champion=report_champion.against(report),
         exact=view.exact(surface),
         everything=view.ways(surface, surface.points),
         asking=f"recdistill plan-serving {run} --p95-ms 2 --memory-mb 200 --min-quality-of-teacher 0.95",

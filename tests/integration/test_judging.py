@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
+import polars as pl
 import pytest
 
 from pipelines import judging
 from recdistill.gates import GateSpec
 from recdistill.latency_stats import warning
+from recdistill.types import Dataset, Interactions
 
 BEFORE = {"model": "student@index", "part": "total", "p50_ms": 1e6, "p95_ms": 1e6, "p99_ms": 1e6}
+
+
+def dataset() -> Dataset:
+    """Return what the made-up bundles know: 50 users who took an item each, and one more."""
+    one = np.arange(51)
+    nobody = Interactions(indptr=np.zeros(51, np.int64), items=np.zeros(0, np.int64))
+    items = pl.Series([f"i{n}" for n in range(300)])
+    parts = {name: Interactions(indptr=one, items=one[1:] + n) for n, name in enumerate(("train", "test"))}
+    return Dataset(user_ids=pl.Series(range(1000, 1050)), item_ids=items, valid=nobody, **parts)
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +30,13 @@ def judged(make_bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("judged")
     ours, theirs = make_bundle(folder / "a"), make_bundle(folder / "b", seed=1)
     gates = {"p95_ms": GateSpec(max=1e5, max_ratio_vs_champion=1e3)}
-    config = SimpleNamespace(registry=SimpleNamespace(model="m", gates=gates), report=SimpleNamespace(k=(5,)))
+    asked = SimpleNamespace(k=(5,), metrics=("ndcg",), slices=(), bootstrap=50, seed=1)
+    config = SimpleNamespace(registry=SimpleNamespace(model="m", gates=gates), report=asked)
     report = {"latency": [BEFORE], "latency_environment": {"k": 5}, "warnings": [], "quality": [], "index": {}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judging.registry, "champion", lambda *_: (3, theirs))
         patch.setattr(judging.registry, "champion_report", lambda *_: {"latency": [BEFORE | {"p95_ms": 1e-9}]})
-        return judging.judged_beside(config, report, ours, "uri"), report
+        return judging.judged_beside(config, report, ours, "uri", dataset), report
 
 
 def test_both_tables_reach_the_report_each_with_its_environment(judged):
@@ -40,6 +53,15 @@ def test_both_tables_reach_the_report_each_with_its_environment(judged):
     # By what was measured beside the champion: the run's own rows, and the champion's of another day, would both fail.
     assert [gate.passed for gate in gates] == [True, True]
     assert len(report["gates"]) == 2
+
+
+def test_both_are_asked_for_the_same_users_and_the_difference_is_paired(judged):
+    _, report = judged
+    found = report["champion"]
+    assert found["users"] == 50
+    assert {row["model"] for row in found["quality"]} == {"candidate@index", "champion@index"}
+    assert [(d["metric"], d["k"], d["users"]) for d in found["differences"]] == [("ndcg", 5, 50)]
+    assert found["churn"][0]["mean"] > 0.5  # two untrained models share next to nothing
 
 
 def test_a_noisy_machine_is_a_warning_of_the_report(judged):

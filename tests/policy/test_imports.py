@@ -50,7 +50,7 @@ LEVELS = (
         "latency_spec",
         "pyfunc",
     }
-    | {"candidates", "coverage", "shards", "beside", "gated"}
+    | {"candidates", "coverage", "shards", "beside", "gated", "contest"}
     | {
         "begin",
         "guide",

@@ -208,28 +208,35 @@ def test_the_candidate_stands_beside_the_champion_where_both_were_timed() -> Non
         {"gate": "p95_ms", "passed": True, "measured": 2.0, "required": "<= 2 times the champion's 4"},
         {"gate": "ndcg_at_10", "passed": True, "measured": 0.2, "required": ">= 0.1"},
     ]
+    difference = {"metric": "ndcg", "k": 10, "slice": "all", "difference": 0.02, "low": 0.002, "high": 0.03, "users": 9}
     beside = {
         "quality": [quality(0.2)],
         "latency": [timed("student@index", 1.0), timed("champion@index", 2.0)],
         "gates": gates,
-        "champion": {"quality": [quality(0.19)]},
+        "champion": {
+            "users": 100,
+            "quality": [quality(0.21) | {"model": "candidate@index"}, quality(0.19) | {"model": "champion@index"}],
+            "differences": [difference, difference | {"slice": "tail", "difference": 9.0}],
+            "churn": [{"k": 10, "mean": 0.25}],
+        },
     }
     rows = {row[0].text: [(cell.text, cell.note) for cell in row[1:]] for row in against(check(PLAIN | beside)).rows}
     assert rows["NDCG@10"] == [
-        ("0.2000", "[0.1900, 0.2100]"),
+        ("0.2100", "[0.2000, 0.2200]"),
         ("0.1900", "[0.1800, 0.2000]"),
-        ("+0.0100", "not paired"),
+        ("+0.0200", "[+0.0020, +0.0300] paired"),
     ]
     assert rows["p95 ms"] == [("2.00", ""), ("4.00", ""), ("50.0%", "")]
     assert rows["size"][2] == ("50.0%", "")
     assert [name for name in rows if name.startswith("gate")] == ["gate p95_ms"]
     turns = beside | {"latency": [*beside["latency"], timed("candidate@index", 1.5)]}  # in turns with the champion
-    assert against(check(PLAIN | turns)).rows[2][1].text == "3.00"
-    difference = {"metric": "ndcg", "k": 10, "difference": 0.01, "low": 0.002, "high": 0.02}
-    paired = check(PLAIN | beside | {"champion": {"quality": [], "differences": [difference]}})
-    assert against(paired).rows[0][3] == view.Cell("+0.0100", "[+0.0020, +0.0200] paired")
+    assert against(check(PLAIN | turns)).rows[3][1].text == "3.00"
+    assert rows["churn@10"][0] == ("25.0%", "")
+    alone = {name: value for name, value in beside.items() if name != "champion"}
+    assert [cell.text for cell in against(check(PLAIN | alone)).rows[0][1:3]] == ["0.2000", view.MISSING]
     assert "Candidate and champion" in html(report(surface(), **beside))
-    assert "Candidate and champion" not in html(PLAIN | beside)
+    assert "the same 100 held-out users" in html(PLAIN | beside)
+    assert "Candidate and champion" not in html(PLAIN)
     assert against(check(PLAIN)).rows == []
 
 
