@@ -10,6 +10,7 @@ from typing import Any
 from recdistill import registry
 from recdistill.config import Config
 from recdistill.gates import BESIDE, CHAMPION, judge
+from recdistill.latency_spec import LatencySpec
 from recdistill.latency_stats import warning
 from recdistill.results import GateResult
 from recdistill.types import Dataset
@@ -34,7 +35,8 @@ def judged_beside(
         bundles = {BESIDE: bundle, CHAMPION: serving[1]}
         both = all((each / "histories.parquet").is_file() for each in bundles.values())
         targets = [Target(label=label, bundle=each, exclude=both) for label, each in bundles.items()]
-        rows, environment = measure(targets, k=config.report.k[0])
+        how = config.latency or LatencySpec()
+        rows, environment = measure(targets, k=config.report.k[0], queries=how.queries, repeats=how.repeats)
         report["latency"] = [*report["latency"], *rows]
         report["latency_environment"] = report["latency_environment"] | {"beside_champion": environment}
         report["warnings"] += [f"beside the champion: {noisy}"] if (noisy := warning(environment)) else []

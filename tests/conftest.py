@@ -81,6 +81,7 @@ TINY: dict[str, Any] = {
     ],
     "index": {"factory": "auto", "k": [10]},
     "report": {"k": [10], "metrics": ["ndcg", "recall"], "slices": ["activity"], "bootstrap": 50},
+    "latency": {"queries": 100, "repeats": 3},
     "registry": {"model": "tiny-model", "gates": {"ndcg_at_10": {"min": 0.0}, "p95_ms": {"max": 60_000}}},
     "exec": {"store": "runs/store", "device": "cpu", "threads": 1},
 }
@@ -129,14 +130,19 @@ class Tiny:
     def __call__(
         self, *words: str, processes: int = 1, kill: str | None = None, timeout: int = 280
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on `processes`; with `kill`, end it before it renames something to a name that matches."""
+        """Run a command on `processes`; with `kill`, end it before it renames something to a name that matches.
+
+        Several processes that are killed are torchrun's, which ends the others with the one.
+        """
         program = ["pipelines"] if kill is None else [str(self.home / "killer.py"), kill]
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
         if processes == 1:
             return zygote.run([*program, *words], home=self.home, env=env, timeout=timeout)
+        if kill is None:
+            return zygote.ranks([*program, *words], home=self.home, env=env, timeout=timeout, processes=processes)
         head = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        head += ["-m", "pipelines"] if kill is None else program
+        head += program
         with subprocess.Popen(
             [*head, *words],
             cwd=self.home,

@@ -2,7 +2,7 @@
 
 A server imports torch and TorchRec, and nothing that starts a thread; for each command it forks. The fork is a process
 of its own: its directory, environment, streams, session and end are those that it was asked for. What such processes
-share is the seed of their hashes; commands on several processes are started afresh, each with its own.
+share is the seed of their hashes; where ranks must have their own, or are to be restarted, torchrun starts them afresh.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -44,6 +45,23 @@ def run(words: list[str], *, home: Path, env: dict[str, str], timeout: float) ->
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
         return subprocess.CompletedProcess(words, code, Path(out).read_text(), Path(err).read_text())
+
+
+def ranks(
+    words: list[str], *, home: Path, env: dict[str, str], timeout: float, processes: int
+) -> subprocess.CompletedProcess[str]:
+    """Run `words` as so many processes of one world, as a launcher of any kind would; the first failure is its code."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    address |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    with ThreadPoolExecutor(processes) as pool:
+        own = [env | address | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+        ended = list(pool.map(lambda each: run(words, home=home, env=each, timeout=timeout), own))
+    code = next((each.returncode for each in ended if each.returncode), 0)
+    return subprocess.CompletedProcess(
+        words, code, "".join(each.stdout for each in ended), "".join(each.stderr for each in ended)
+    )
 
 
 @lru_cache(maxsize=1)

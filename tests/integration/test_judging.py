@@ -31,7 +31,7 @@ def judged(make_bundle, tmp_path_factory):
     ours, theirs = make_bundle(folder / "a"), make_bundle(folder / "b", seed=1)
     gates = {"p95_ms": GateSpec(max=1e5, max_ratio_vs_champion=1e3)}
     asked = SimpleNamespace(k=(5,), metrics=("ndcg",), slices=(), bootstrap=50, seed=1)
-    config = SimpleNamespace(registry=SimpleNamespace(model="m", gates=gates), report=asked)
+    config = SimpleNamespace(registry=SimpleNamespace(model="m", gates=gates), report=asked, latency=None)
     report = {"latency": [BEFORE], "latency_environment": {"k": 5}, "warnings": [], "quality": [], "index": {}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judging.registry, "champion", lambda *_: (3, theirs))
