@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from recdistill.models.alone import Kernel, kernel_of
 from recdistill.models.folding import representatives
 from recdistill.models.gradients import scaled_gradient, windowed
 from recdistill.models.placement import Layout, Placement
@@ -43,14 +44,14 @@ class PlainTable(nn.Module):
         """Return the sum of each bag, [bags,D]; `lengths` [bags] cuts `rows` into bags (each of one row if None)."""
         if lengths is None:
             return nn.functional.embedding(rows, self.weight)
-        offsets = nn.functional.pad(lengths.cumsum(0), (1, 0))
-        return nn.functional.embedding_bag(rows, self.weight, offsets, mode="sum", include_last_offset=True)
+        return nn.functional.embedding_bag(rows, self.weight, bounds(lengths), mode="sum", include_last_offset=True)
 
 
 class Table(nn.Module):
     """A table that `distribute` shards: one TorchRec EmbeddingBagCollection, created without memory."""
 
     still = False  # whether it learns nothing; it is looked up, and exchanged between ranks, as ever
+    kernel: Kernel | None = None  # looks up what this process holds alone
     columns: tuple[int, int] | None = None  # which learn: those before stand still, those after are not there yet
 
     def __init__(self, name: str, rows: int, dim: int, ids: Tensor | None = None) -> None:
@@ -61,18 +62,27 @@ class Table(nn.Module):
         config = EmbeddingBagConfig(
             name=name, embedding_dim=dim, num_embeddings=rows, feature_names=[name], pooling=PoolingType.SUM
         )
-        self.name = name
+        self.name, self.rows, self.dim = name, rows, dim
         self.register_buffer("ids", ids, persistent=False)  # [n] the row of each id, where there are fewer rows
         self.ebc = EmbeddingBagCollection(tables=[config], device=torch.device("meta"))
 
     def forward(self, rows: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the sum of each bag, [bags,D]: one lookup, and one exchange between ranks, however many bags."""
-        from torchrec import KeyedJaggedTensor
-
         rows = rows if self.ids is None else self.ids[rows].long()
-        lengths = torch.ones_like(rows) if lengths is None else lengths
-        found = self.ebc(KeyedJaggedTensor.from_lengths_sync([self.name], rows, lengths)).values()
+        if self.kernel is not None:
+            offsets = torch.arange(len(rows) + 1, device=rows.device) if lengths is None else bounds(lengths)
+            found = self.kernel(rows, offsets)
+        else:
+            from torchrec import KeyedJaggedTensor
+
+            lengths = torch.ones_like(rows) if lengths is None else lengths
+            found = self.ebc(KeyedJaggedTensor.from_lengths_sync([self.name], rows, lengths)).values()
         return scaled_gradient(found, 0.0) if self.still else windowed(found, self.columns)
+
+
+def bounds(lengths: Tensor) -> Tensor:
+    """Return where bags of `lengths` [bags] begin and end, [bags+1]."""
+    return nn.functional.pad(lengths.cumsum(0), (1, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +173,8 @@ def distribute(
         warnings.simplefilter("ignore", FutureWarning)
         whole = sharding_plan(plan)
         sharded = DistributedModelParallel(module, device=device, plan=whole, sharders=[sharder()])
+    for child in found.values() if world.size == 1 else ():
+        child.kernel = kernel_of(child.ebc, child.rows, child.dim)
     _fill(sharded, init_std, seed, starts, folds)
     dense = dict(in_backward_optimizer_filter(sharded.named_parameters()))
     parts: list[Any] = [sharded.fused_optimizer]
