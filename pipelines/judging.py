@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from recdistill import registry
 from recdistill.config import Config
 from recdistill.gates import BESIDE, CHAMPION, judge
+from recdistill.gates_measured import bundle_facts
 from recdistill.latency_spec import LatencySpec
 from recdistill.latency_stats import warning
 from recdistill.results import GateResult
@@ -17,18 +19,25 @@ from recdistill.types import Dataset
 
 
 def judged_beside(
-    config: Config, report: dict[str, Any], bundle: Path, uri: str, dataset: Callable[[], Dataset]
+    config: Config,
+    report: dict[str, Any],
+    bundle: Path,
+    uri: str,
+    dataset: Callable[[], Dataset],
+    now: datetime | None = None,
 ) -> tuple[GateResult, ...]:
     """Return the gates' verdicts on `report`, to which what was measured for them is added.
 
     Candidate and champion are asked for the same held-out users of `dataset`, the candidate's. Their times stand beside
-    those of the run, whose teacher was measured in turns with the student; each has an environment of its own.
+    those of the run, whose teacher was measured in turns with the student; each has an environment of its own. The age
+    of the data is as of `now`, by default this moment.
     """
     assert config.registry is not None
     from recdistill.contest import contest
     from recdistill.latency import Target, measure
 
-    model = config.registry.model
+    model, now = config.registry.model, now or datetime.now(UTC)
+    report["bundle"] = bundle_facts(bundle, now)
     serving = registry.champion(uri, model)
     theirs = registry.champion_report(uri, model) if serving else None
     if serving:
@@ -41,7 +50,8 @@ def judged_beside(
         report["latency_environment"] = report["latency_environment"] | {"beside_champion": environment}
         report["warnings"] += [f"beside the champion: {noisy}"] if (noisy := warning(environment)) else []
         asked = config.report
-        report["champion"] = contest(
+        told = {"version": serving[0], "bundle": bundle_facts(serving[1], now)}
+        report["champion"] = told | contest(
             dataset(),
             bundle,
             serving[1],

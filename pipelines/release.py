@@ -212,7 +212,7 @@ def _earlier(out: Path, report: dict[str, Any]) -> dict[str, Any]:
         return report
     before = read_report(out)
     kept = ("verdict", "gates", "latency", "latency_environment")
-    return report | {name: before[name] for name in (*kept, "champion") if name in before}
+    return report | {name: before[name] for name in (*kept, "champion", "bundle") if name in before}
 
 
 def _tags(all_: Everything) -> dict[str, str | None]:

@@ -117,6 +117,10 @@ def gates_measured(config: Config) -> Iterator[Finding]:
         metric, at = parse(name), ("registry", "gates", name)
         if metric is None:  # the section itself refuses such a name
             continue
+        if metric.kind == "freshness" and config.log.time is None:
+            yield at, "can never pass: the log has no times, so nobody knows how old its data is; set log.time"
+        if metric.worst is not None and metric.worst not in config.report.slices:
+            yield at, f"slices by {metric.worst} are not measured: add it to report.slices"
         ks = config.index.k if metric.kind == "index" else config.report.k
         where = "index.k" if metric.kind == "index" else "report.k"
         if metric.k is not None and metric.k not in ks:

@@ -3,87 +3,25 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat, model_validator
-
-from recdistill.metrics import METRICS
+from recdistill.gates_measured import (
+    BESIDE,
+    CANDIDATE,
+    CHAMPION,
+    TEACHER,
+    Paired,
+    candidate_value,
+    champion_value,
+    paired,
+    value,
+)
+from recdistill.gates_spec import BUCKETS, DROPS, GateSpec, GatesSpec, Metric, parse
 from recdistill.results import GateResult
-from recdistill.spec import Spec
 
-CANDIDATE, CHAMPION, TEACHER = "student@index", "champion@index", "teacher"
-BESIDE = "candidate@index"  # the candidate as it was measured in turns with the champion
-QUALITY = (*METRICS, "coverage")
-BOUNDS = {
-    # The bounds that mean something for a kind of metric: a teacher has no index, and less latency is no loss.
-    "quality": ("min", "max", "min_of_teacher", "max_drop_vs_champion"),
-    "latency": ("max", "max_ratio_vs_champion"),
-    "index": ("min", "max_drop_vs_champion"),
-}
-
-
-class GateSpec(Spec):
-    """The bounds one metric must keep; at least one."""
-
-    min: float | None = None
-    """The least value that passes."""
-    max: float | None = None
-    """The largest value that passes."""
-    min_of_teacher: PositiveFloat | None = None
-    """The least share of the teacher's value that passes."""
-    max_drop_vs_champion: NonNegativeFloat | None = None
-    """How far below the champion's value still passes, in the metric's own unit."""
-    max_ratio_vs_champion: PositiveFloat | None = None
-    """The largest multiple of the champion's value that passes."""
-
-    @model_validator(mode="after")
-    def _bounded(self) -> GateSpec:
-        if not self.bounds():
-            names = ", ".join(type(self).model_fields)
-            raise ValueError(f"a gate without a bound lets everything pass; give one of {names}")
-        return self
-
-    def bounds(self) -> dict[str, float]:
-        """Return the bounds that are set."""
-        return {name: value for name, value in self if value is not None}
-
-
-class Metric(NamedTuple):
-    """Where a gate's name points in a report."""
-
-    kind: str  # quality, latency, index
-    name: str  # ndcg; p95_ms; recall
-    k: int | None
-    part: str | None = None  # of a latency
-
-
-def parse(name: str) -> Metric | None:
-    """Return what a gate's name measures, such as `ndcg_at_10`, `index_recall_at_10`, `p95_ms`, `search_p95_ms`."""
-    if m := re.fullmatch(r"(index_)?([a-z]+)_at_([1-9]\d*)", name):
-        if m[1]:
-            return Metric("index", "recall", int(m[3])) if m[2] == "recall" else None
-        return Metric("quality", m[2], int(m[3])) if m[2] in QUALITY else None
-    if m := re.fullmatch(r"(?:(encode|search|total)_)?(p50|p95|p99)_ms", name):
-        return Metric("latency", f"{m[2]}_ms", None, m[1] or "total")
-    return None
-
-
-def _meaningful(gates: dict[str, GateSpec]) -> dict[str, GateSpec]:
-    for name, gate in gates.items():
-        metric = parse(name)
-        if metric is None:
-            known = ", ".join([*(f"{q}_at_K" for q in QUALITY), "index_recall_at_K", "p95_ms", "search_p95_ms"])
-            raise ValueError(f"{name!r} is no metric a gate can hold; there are {known}")
-        if odd := [b for b in gate.bounds() if b not in BOUNDS[metric.kind]]:
-            use = ", ".join(BOUNDS[metric.kind])
-            raise ValueError(f"{name}: {', '.join(odd)} says nothing of {metric.kind}; use {use}")
-    return gates
-
-
-GatesSpec = Annotated[dict[str, GateSpec], AfterValidator(_meaningful)]
+__all__ = ["BESIDE", "CANDIDATE", "CHAMPION", "GateSpec", "GatesSpec", "judge", "parse"]
 
 
 def judge(
@@ -91,11 +29,16 @@ def judge(
 ) -> tuple[GateResult, ...]:
     """Return one verdict per bound of `gates` on a report and the champion's report, None where there is none.
 
-    A report holds `quality` (MetricRow dicts), `latency` (LatencyRow dicts) and `index` ({"recall": {"10": ..}}).
-    The champion's value is its row `champion@index` in the candidate's own report where it was measured beside the
-    candidate, whose row then is `candidate@index`, else what its own report says. A value that is missing or not finite
-    fails; without a champion, bounds relative to it pass. Where the machine was too noisy to judge by, p99 is excused,
-    p50 and p95 hold against a champion that was measured in turns, and other failures say to measure again.
+    A report holds `quality` (MetricRow dicts), `latency` (LatencyRow dicts), `index` ({"recall": {"10": ..}}), `bundle`
+    (what `bundle_facts` returns) and `champion` (what `contest` returns, and the champion's `bundle`). A drop against a
+    champion that was asked for the same users passes where the low end of the paired interval is no lower than it
+    allows; else the champion's value is its row `champion@index` in the candidate's own report where it was measured
+    beside the candidate, whose row then is `candidate@index`, else what its own report says. A gate on the worst bucket
+    of a slice has the verdict of the bucket that has least room.
+
+    A value that is missing or not finite fails; without a champion, bounds relative to it pass. Where the machine was
+    too noisy to judge by, p99 is excused, p50 and p95 hold against a champion that was measured in turns, and other
+    failures say to measure again.
     """
     results: list[GateResult] = []
     noise = _noise(report)
@@ -103,12 +46,10 @@ def judge(
         metric = parse(name)
         if metric is None:
             raise ValueError(f"{name!r} is no metric a gate can hold")
-        value = _measured(metric, report)
-        teacher = _value(metric, report, TEACHER) if metric.kind == "quality" else math.nan
-        ruler = _champion(metric, report, champion)
-        found = [_verdict(name, value, b, x, teacher, ruler) for b, x in gate.bounds().items()]
-        in_turns = math.isfinite(_value(metric, report, CHAMPION)) if metric.kind == "latency" else False
-        results += [_in_noise(r, b, metric, noise, in_turns) for r, b in zip(found, gate.bounds(), strict=True)]
+        in_turns = math.isfinite(value(metric, report, CHAMPION)) if metric.kind == "latency" else False
+        for bound, limit in gate.bounds().items():
+            result = _worst(_Asked(name, name, metric, bound, limit), report, champion)
+            results.append(_in_noise(result, bound, metric, noise, in_turns))
     return tuple(results)
 
 
@@ -131,61 +72,101 @@ def _in_noise(result: GateResult, bound: str, metric: Metric, noise: str, in_tur
     return replace(result, reason=f"{result.reason}; the machine was too noisy, so measure it again: {noise}")
 
 
-def _verdict(gate: str, value: float, bound: str, limit: float, teacher: float, champion: float | None) -> GateResult:
-    if bound.endswith("_vs_champion") and champion is None:
-        missing = "" if math.isfinite(value) else f"; {gate} was not measured"
+class _Asked(NamedTuple):
+    """One bound of one gate; `label` is how its reason calls the metric."""
+
+    gate: str
+    label: str
+    metric: Metric
+    bound: str
+    limit: float
+
+
+def _worst(asked: _Asked, report: Mapping[str, Any], champion: Mapping[str, Any] | None) -> GateResult:
+    """Return the verdict of one bound, of the bucket with least room where the gate is on the worst of several."""
+    metric = asked.metric
+    if metric.worst is None:
+        return _verdict(asked, report, champion)
+    each: list[GateResult] = []
+    for part in (f"{metric.worst}:{bucket}" for bucket in BUCKETS[metric.worst]):
+        label = f"{asked.gate.removesuffix(f'_worst_{metric.worst}')} of {part}"
+        each.append(_verdict(asked._replace(label=label, metric=metric._replace(slice=part)), report, champion))
+    return min(each, key=lambda result: (result.passed, -math.inf if result.margin is None else result.margin))
+
+
+def _verdict(asked: _Asked, report: Mapping[str, Any], champion: Mapping[str, Any] | None) -> GateResult:
+    gate, label, metric, bound, limit = asked
+    if bound in DROPS and (found := paired(metric, report)) is not None:
+        return _not_inferior(asked, found)
+    measured, ruler = candidate_value(metric, report), champion_value(metric, report, champion)
+    missing = "" if math.isfinite(measured) else f"; {label} was not measured"
+    if champion is None and metric.kind == "churn" and missing:
+        reason = f"there is no champion whose lists {label} could be held against"
+        return GateResult(gate=gate, passed=True, measured=measured, required=f"<= {limit:g}", reason=reason)
+    if ruler is None and bound.endswith("_vs_champion"):
         reason = "there is no champion to compare with" + missing
-        return GateResult(gate=gate, passed=not missing, measured=value, required=bound, reason=reason)
-    ruler = math.nan if champion is None else champion
-    against, text, allows = _REQUIREMENTS[bound](limit, teacher, ruler)
-    if not math.isfinite(value):
-        passed, reason = False, f"{gate} was not measured, or is not finite"
-    elif not math.isfinite(against):
-        passed, reason = False, f"{gate} of what it is compared with was not measured: {text}"
-    else:
-        passed = value >= against if allows == ">=" else value <= against
-        reason = f"{gate} is {value:.6g}, required {allows} {against:.6g}"
-        reason += "" if bound in ("min", "max") else f" ({text})"
-    return GateResult(gate=gate, passed=passed, measured=value, required=f"{allows} {text}", reason=reason)
+        required = f"{bound}: {limit:g}"
+        return GateResult(gate=gate, passed=not missing, measured=measured, required=required, reason=reason)
+    teacher = value(metric, report, TEACHER) if bound == "min_of_teacher" else math.nan
+    against, text, allows = _REQUIREMENTS[bound](limit, teacher, math.nan if ruler is None else ruler)
+    required = f"{allows} {text}"
+    if missing or not math.isfinite(against):
+        of_it = f"{label} of what it is compared with was not measured: {text}"
+        reason = f"{label} was not measured, or is not finite" if missing else of_it
+        return GateResult(gate=gate, passed=False, measured=measured, required=required, reason=reason)
+    passed, margin = (
+        (measured >= against, measured - against) if allows == ">=" else (measured <= against, against - measured)
+    )
+    reason = f"{label} is {_say(measured)}, required {allows} {_say(against)}"
+    reason += "" if bound in ("min", "max") else f" ({text})"
+    reason += "" if passed else f": {_say(-margin)} too {'low' if allows == '>=' else 'high'}"
+    return GateResult(gate=gate, passed=passed, measured=measured, required=required, reason=reason, margin=margin)
+
+
+def _not_inferior(asked: _Asked, found: Paired) -> GateResult:
+    """Return whether the candidate is surely no further below the champion than the limit allows.
+
+    A share of the champion's value is taken of its mean over the same users.
+    """
+    share = f"{100 * asked.limit:g}% of" if asked.bound == "max_relative_drop_vs_champion" else ""
+    floor = 0.0 - (asked.limit * found.champion if share else asked.limit)
+    required = f"no lower than {_say(floor)} from the champion's {_say(found.champion)}"
+    required += f" ({share} it)" if share else ""
+    if not all(map(math.isfinite, found)):
+        reason = f"{asked.label} was not measured beside the champion's, or is not finite"
+        return GateResult(gate=asked.gate, passed=False, measured=found.candidate, required=required, reason=reason)
+    margin = found.low - floor
+    reason = (
+        f"{asked.label} is {_say(found.candidate)}, the champion's {_say(found.champion)}; the difference is "
+        f"{found.difference:+.4g} [{found.low:+.4g}, {found.high:+.4g}] on {found.users:,} users, required: "
+        f"not below {_say(floor)}"
+    )
+    reason += f" ({share} the champion's)" if share else ""
+    if margin < 0:
+        reason += f": {_say(-margin)} too low"
+        wide = "the difference alone would pass, but its interval does not rule a larger drop out"
+        reason += f"; {wide}" if found.difference >= floor else ""
+    return GateResult(
+        gate=asked.gate,
+        passed=margin >= 0,
+        measured=found.candidate,
+        required=required,
+        reason=reason,
+        margin=margin,
+    )
 
 
 _REQUIREMENTS: Mapping[str, Callable[[float, float, float], tuple[float, str, str]]] = {
     # bound -> (limit, teacher, champion) -> (the number it comes to, how to say it, which side passes)
-    "min": lambda x, _t, _c: (x, f"{x:g}", ">="),
-    "max": lambda x, _t, _c: (x, f"{x:g}", "<="),
-    "min_of_teacher": lambda x, t, _c: (x * t, f"{x:g} of the teacher's {t:.6g}", ">="),
-    "max_drop_vs_champion": lambda x, _t, c: (c - x, f"the champion's {c:.6g} less {x:g}", ">="),
-    "max_ratio_vs_champion": lambda x, _t, c: (x * c, f"{x:g} times the champion's {c:.6g}", "<="),
+    "min": lambda x, _t, _c: (x, _say(x), ">="),
+    "max": lambda x, _t, _c: (x, _say(x), "<="),
+    "min_of_teacher": lambda x, t, _c: (x * t, f"{x:g} of the teacher's {_say(t)}", ">="),
+    "max_drop_vs_champion": lambda x, _t, c: (c - x, f"the champion's {_say(c)} less {x:g}", ">="),
+    "max_relative_drop_vs_champion": lambda x, _t, c: ((1 - x) * c, f"{1 - x:g} of the champion's {_say(c)}", ">="),
+    "max_ratio_vs_champion": lambda x, _t, c: (x * c, f"{x:g} times the champion's {_say(c)}", "<="),
 }
 
 
-def _champion(metric: Metric, report: Mapping[str, Any], champion: Mapping[str, Any] | None) -> float | None:
-    """Return the champion's value, NaN where it has one to compare with but none is known."""
-    beside = math.nan if metric.kind == "index" else _value(metric, report, CHAMPION)
-    if math.isfinite(beside):
-        return beside
-    return None if champion is None else _value(metric, champion, CANDIDATE)
-
-
-def _measured(metric: Metric, report: Mapping[str, Any]) -> float:
-    """Return the candidate's value: a time as it was measured beside the champion, if it was."""
-    beside = _value(metric, report, BESIDE) if metric.kind == "latency" else math.nan
-    return beside if math.isfinite(beside) else _value(metric, report, CANDIDATE)
-
-
-def _value(metric: Metric, report: Mapping[str, Any], model: str) -> float:
-    """Return one number of a report, NaN where it is not there."""
-    if metric.kind == "index":
-        value = report.get("index", {}).get("recall", {}).get(str(metric.k))
-        return math.nan if value is None else float(value)
-    if metric.kind == "latency":
-        rows = [r for r in report.get("latency", ()) if (r["model"], r["part"]) == (model, metric.part)]
-        return _number(rows[0][metric.name]) if rows else math.nan
-    key = (model, metric.name, metric.k, "all")
-    rows = [r for r in report.get("quality", ()) if (r["model"], r["metric"], r["k"], r["slice"]) == key]
-    return _number(rows[0]["value"]) if rows else math.nan
-
-
-def _number(value: float | None) -> float:
-    """Return `value`, NaN where a report that was read back from disk says null."""
-    return math.nan if value is None else float(value)
+def _say(number: float) -> str:
+    """Return a number as a sentence has it: large ones whole, small ones to what matters."""
+    return f"{number:,.0f}" if abs(number) >= 1e5 else f"{number:.6g}"

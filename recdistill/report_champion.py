@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recdistill.gates import BESIDE, CANDIDATE, CHAMPION
-from recdistill.report_view import Cell, Table
+from recdistill.report_view import Cell, Table, room
 from recdistill.report_words import MISSING, Row, find, interval, metric_name, number, percent, signed, size, total
 
 
@@ -21,8 +21,9 @@ def against(report: Row) -> Table:
     ):
         rows.append([Cell(name), Cell(form(mine[key])), Cell(form(theirs[key])), Cell(_times(mine[key], theirs[key]))])
     for gate in report["gates"]:
-        if "champion" in gate["required"]:
-            passed = Cell("passed", tone="good") if gate["passed"] else Cell("failed", tone="bad")
+        if "champion" in gate["required"] or gate["gate"].startswith("churn"):
+            left = room(gate).text if gate.get("margin") is not None else ""
+            passed = Cell("passed", left, tone="good") if gate["passed"] else Cell("failed", left, tone="bad")
             rows.append([Cell(f"gate {gate['gate']}"), Cell(number(gate["measured"])), Cell(gate["required"]), passed])
     return Table(["", "candidate", "champion", "candidate against champion"], rows)
 

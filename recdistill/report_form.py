@@ -121,6 +121,7 @@ class Gate(Part):
     required: str = ""
     reason: str = ""
     excused: bool = Field(default=False, exclude_if=lambda excused: not excused)
+    margin: Number = Field(default=None, exclude_if=lambda margin: margin is None)
 
 
 class Point(Part):
@@ -202,13 +203,23 @@ class Churned(Part):
     mean: Number
 
 
+class BundleFacts(Part):
+    """What gates read of a bundle: its bytes, the last time in its data, and how long before the verdict that was."""
+
+    bytes: int
+    data_end: str | None = None
+    data_age_hours: Number = None
+
+
 class Champion(Part):
     """The candidate and the champion, asked for the same users as they serve: recdistill.contest."""
 
+    version: int | None = Field(default=None, exclude_if=lambda version: version is None)
     users: int = 0
     quality: list[Quality] = []
     differences: list[Contested] = []
     churn: list[Churned] = []
+    bundle: BundleFacts | None = Field(default=None, exclude_if=lambda found: found is None)
 
 
 class Report(Part):
@@ -241,6 +252,7 @@ class Report(Part):
     refresh: Refresh | None = Field(default=None, exclude_if=lambda found: found is None)  # of a day before
     surface: Surface | None = Field(default=None, exclude_if=lambda found: found is None)  # ways to serve, if measured
     champion: Champion | None = Field(default=None, exclude_if=lambda found: found is None)  # where one serves
+    bundle: BundleFacts | None = Field(default=None, exclude_if=lambda found: found is None)  # where gates were judged
     diagnosis: Diagnosis | None = Field(default=None, exclude_if=lambda found: found is None)  # where one was made
 
 

@@ -40,6 +40,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         table(report_champion.against(report)),
         f"Asking the teacher: {escape(report_defer.verdict(report['defer']))}" if report.get("defer") else "",
         f"Gates: {passed} of {len(report['gates'])} passed." if report["gates"] else "",
+        table(_without_reasons(view.gates(report))),
         "\n".join(f"- failed: {escape(g['gate'])}: {escape(g['reason'])}" for g in failed),
         "\n".join(f"- warning: {escape(w)}" for w in report["warnings"][:ROWS]),
         f"Reproduce: {_code(report['command'])}" if report["command"] else "",
@@ -143,6 +144,13 @@ def _verdict(report: Mapping[str, Any]) -> list[str]:
             f" v{verdict['version']})" if verdict["version"] is not None else ")"
         )
     return [text.strip(), "\n".join(f"- {escape(r)}" for r in verdict["reasons"][:ROWS])]
+
+
+def _without_reasons(table: Table) -> Table:
+    """Return the gates' table for one screen: the reasons of those that failed follow it."""
+    keep = [n for n, name in enumerate(table.head) if name != "reason"]
+    rows = [[row[n] for n in keep] for row in table.rows[:ROWS]]
+    return Table([table.head[n] for n in keep], rows, names=table.names - 1)
 
 
 def _totals(table: Table) -> Table:

@@ -110,10 +110,19 @@ def gates(report: Row) -> Table:
             Cell(g["reason"]),
             Cell(g["required"]),
             Cell(number(g["measured"])),
+            room(g),
         ]
         for g in report["gates"]
     ]
-    return Table(["gate", "verdict", "reason", "required", "measured"], rows, names=4)
+    return Table(["gate", "verdict", "reason", "required", "measured", "room"], rows, names=4)
+
+
+def room(gate: Row) -> Cell:
+    """Return by how much a gate passed, or below 0 failed, in the unit of what it measured."""
+    margin = gate.get("margin")
+    if margin is None:
+        return Cell(MISSING, tone="soft")
+    return Cell(f"{'-' if margin < 0 else '+'}{number(abs(margin))}", tone="bad" if margin < 0 else "")
 
 
 def _verdict(gate: Row) -> Cell:

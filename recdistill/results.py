@@ -40,7 +40,7 @@ class LatencyRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
-    """One gate's verdict: what it measured, what it required."""
+    """One gate's verdict: what it measured, what it required, and by how much."""
 
     gate: str
     passed: bool
@@ -48,6 +48,7 @@ class GateResult:
     required: str
     reason: str
     excused: bool = False  # it did not pass, and counts as passed: the machine was too noisy to judge by it
+    margin: float | None = None  # what is left before it would fail, in the metric's unit; below 0, how far it failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

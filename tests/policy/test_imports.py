@@ -50,7 +50,7 @@ LEVELS = (
         "latency_spec",
         "pyfunc",
     }
-    | {"candidates", "coverage", "shards", "beside", "gated", "contest"}
+    | {"candidates", "coverage", "shards", "beside", "gated", "contest", "gates_measured", "gates_spec"}
     | {
         "begin",
         "guide",

@@ -132,6 +132,17 @@ def test_everything_wrong_at_once(file: Path) -> None:
             ["registry.gates={mrr_at_10: {min: 0.1}}"],
             ["--set registry.gates: registry.gates.mrr_at_10: mrr is not measured: add it to report.metrics"],
         ),
+        (
+            ["registry.gates={ndcg_at_10_worst_popularity: {min: 0.1}, churn_at_30: {max: 0.1}}", "report.slices=[]"],
+            [
+                "registry.gates.ndcg_at_10_worst_popularity: slices by popularity are not measured: add it to",
+                "registry.gates.churn_at_30: k = 30 is not measured: add it to report.k",
+            ],
+        ),
+        (
+            ["registry.gates={data_age_hours: {max: 26}}", "log.time=null", "split.kind=user_random"],
+            ["--set registry.gates: registry.gates.data_age_hours: can never pass: the log has no times"],
+        ),
         (["index.k=[10]"], ["index_recall_at_50: k = 50 is not measured", "index.k: stops at 10, but report.k asks"]),
         (
             ["report.metrics=[recall, ndcg, recall]", "index.k=[50, 50]"],
