@@ -3,39 +3,35 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
-import sqlite3
 import time
-import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from filelock import FileLock
-
-from recdistill.errors import ArtifactError, StageError
 from recdistill.serve import Bundle
+from recdistill.tracking_store import MLFLOW_ENV, fluent, initialise, insist, shown, sqlite_file, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MLFLOW_ENV = {
-    # Set before mlflow is first imported, unless the user has set them: it reads them then.
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_SKIP_PIP_REQUIREMENTS_CHECK": "true",
-    "MLFLOW_UV_AUTO_DETECT": "false",  # a stray uv.lock would decide what the model requires
-    "MLFLOW_LOG_UV_FILES": "false",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # seven, with growing pauses, look like a hang
-}
-REACH = "check exec.mlflow, and that the database or server it names is up and writable"
+__all__ = [
+    "MLFLOW_ENV",
+    "DatasetFacts",
+    "StageRun",
+    "flatten",
+    "fluent",
+    "initialise",
+    "insist",
+    "log_report",
+    "record",
+    "shown",
+    "signature",
+    "sqlite_file",
+    "store",
+]
 CHUNK = 100  # MLflow takes no more parameters in one request
 LONGEST = 6000  # characters of a parameter's value
-SQLITE = "sqlite:///"
-ATTEMPTS = 6
 
 
 class StageRun(TypedDict):
@@ -55,73 +51,6 @@ class DatasetFacts(TypedDict):
     name: str
     digest: str
     rows: int
-
-
-def initialise(uri: str, lock_dir: Path) -> None:
-    """Create or migrate the store at `uri`, once, whoever comes first.
-
-    MLflow lets two processes migrate one new SQLite file at a time and both fail, so they queue on a lock in
-    `lock_dir`. Raises StageError if the store cannot be reached, ArtifactError if its file is no database.
-    """
-    if file := sqlite_file(uri):
-        file.parent.mkdir(parents=True, exist_ok=True)
-    lock_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock_dir / "mlflow.lock"), store(uri) as client:
-        client.search_experiments(max_results=1)
-        client.search_registered_models(max_results=1)
-
-
-@contextmanager
-def store(uri: str) -> Generator[MlflowClient, None, None]:
-    """Yield a client of the tracking and registry store at `uri`, with MLflow's failures turned into ours."""
-    _check_sqlite(uri)
-    from mlflow import MlflowClient, MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"mlflow\.")  # it warns of its own type hints, whoever asks
-            yield MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except MlflowException as cause:
-        if cause.error_code == "RESOURCE_DOES_NOT_EXIST":
-            fix = "name a model and version that `recdistill show` lists"
-            raise ArtifactError(cause.message, where=uri, fix=fix) from cause
-        raise StageError(f"MLflow: {cause.message}", where=uri, fix=REACH) from cause
-    except (SQLAlchemyError, OSError) as cause:
-        raise StageError(f"MLflow's store failed: {str(cause).splitlines()[0]}", where=uri, fix=REACH) from cause
-
-
-def insist(write: Callable[[], object]) -> None:
-    """Make one write, again if another process made the same one first.
-
-    MLflow looks a tag or alias up and inserts it if absent, so two first writers collide on its key; the second
-    attempt finds the row and updates it.
-    """
-    from mlflow import MlflowException
-
-    for attempt in range(ATTEMPTS):
-        try:
-            write()
-            return
-        except MlflowException as cause:
-            if cause.error_code == "RESOURCE_DOES_NOT_EXIST" or attempt + 1 == ATTEMPTS:
-                raise
-            time.sleep(0.02 * 2**attempt)
-
-
-@contextmanager
-def fluent(uri: str) -> Generator[None, None, None]:
-    """Point MLflow's global functions at `uri` inside the block, and back after it."""
-    import mlflow
-
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(before)
 
 
 def record(
@@ -220,7 +149,7 @@ def _log_dataset(client: MlflowClient, run: str, dataset: DatasetFacts) -> None:
     profile = json.dumps({"rows": dataset["rows"]})
     # MLflow keeps 36 characters of a digest.
     logged = Dataset(dataset["name"], dataset["digest"][:36], "recdistill", source, profile=profile)
-    client.log_inputs(run, [DatasetInput(logged)])
+    insist(lambda: client.log_inputs(run, [DatasetInput(logged)]))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -250,21 +179,3 @@ def _experiment(client: MlflowClient, uri: str, name: str, artifact_root: Path |
         if cause.error_code != "RESOURCE_ALREADY_EXISTS" or found is None:
             raise
         return found.experiment_id  # another process made it between our two lines
-
-
-def sqlite_file(uri: str) -> Path | None:
-    """Return the file of an SQLite URI, None for a server or another database."""
-    return Path(uri[len(SQLITE) :]).resolve() if uri.startswith(SQLITE) else None
-
-
-def _check_sqlite(uri: str) -> None:
-    """Look at the file before MLflow does, which would retry a broken one for minutes."""
-    file = sqlite_file(uri)
-    if file is None or not file.exists() or not file.stat().st_size:
-        return
-    try:
-        with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=20)) as database:
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error as cause:
-        fix = "restore it from a copy, or move it away to start an empty registry"
-        raise ArtifactError(f"not an SQLite database ({cause})", where=str(file), fix=fix) from cause

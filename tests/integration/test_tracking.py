@@ -79,8 +79,21 @@ initialise(sys.argv[1], Path(sys.argv[2]))
 
 def test_first_use_by_two_processes(tmp_path, spawn, finish):
     uri = f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
-    assert finish([spawn(INITIALISE, uri, tmp_path / "locks") for _ in range(2)]) == [0, 0]
+    # Two runs with stores of their own, who share the registry alone.
+    assert finish([spawn(INITIALISE, uri, tmp_path / f"locks{n}") for n in range(2)]) == [0, 0]
     assert registry.history(uri, "m") == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("postgresql+psycopg://me:secret@host:5432/db", "postgresql+psycopg://me:***@host:5432/db"),
+        ("http://host:5000", "http://host:5000"),
+        ("sqlite:////a/b@c:d.db", "sqlite:////a/b@c:d.db"),
+    ],
+)
+def test_a_password_is_not_shown(uri, said):
+    assert tracking.shown(uri) == said
 
 
 def test_broken_and_unreachable_stores_are_named(tmp_path):

@@ -68,7 +68,8 @@ LEVELS = (
         "trust",
     }
     | {"spoil", "folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"}
-    | {"axes", "delta", "refresh", "subclasses", "yesterday", "yesterday_spec"},
+    | {"axes", "delta", "refresh", "subclasses", "yesterday", "yesterday_spec"}
+    | {"registry_across", "registry_versions", "tracking_store"},
     {"diagnosis", "plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
     | {"report_defer", "checks_yesterday", "plot_names", "report_refresh", "yesterday_run", "yesterday_stages"}
     | {
@@ -113,7 +114,9 @@ WALLS = {
     "mlflow": {
         "recdistill/pyfunc.py",
         "recdistill/registry.py",
+        "recdistill/registry_versions.py",
         "recdistill/tracking.py",
+        "recdistill/tracking_store.py",
         "recdistill/serve.py",
     },
     "faiss": {
