@@ -11,30 +11,40 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, StringConstraints
 
+from recdistill import registry_versions as held
 from recdistill.bundle import manifest_sha256, open_bundle
 from recdistill.errors import ArtifactError, GateRejected, StageError
 from recdistill.gates import GatesSpec
 from recdistill.pyfunc import model_parts
+from recdistill.registry_versions import (
+    DATA_END,
+    FAILED,
+    FINGERPRINT,
+    GATE,
+    LONGEST,
+    MANIFEST,
+    PASSED,
+    PROMOTED_AT,
+    PROMOTED_FROM,
+    REASONS,
+    WITHDRAWN,
+    Version,
+)
 from recdistill.results import GateResult, Release
 from recdistill.spec import Spec
-from recdistill.tracking import fluent, insist, store
+from recdistill.tracking import fluent, shown, store
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
-GATE, REASONS, DATA_END = "recdistill.gate", "recdistill.reasons", "recdistill.data_end"
-MANIFEST, FINGERPRINT = "recdistill.manifest_sha256", "recdistill.fingerprint"
-PROMOTED_AT, PROMOTED_FROM = "recdistill.promoted_at", "recdistill.promoted_from"
-PASSED, FAILED, WITHDRAWN = "passed", "failed", "withdrawn"
+BACK = "rolled back to version "  # in the reasons of what was
 ROUNDS = 50
-LONGEST = 5000  # characters of a tag
 
 
 class RegistrySpec(Spec):
@@ -46,24 +56,10 @@ class RegistrySpec(Spec):
     """What decides the alias `champion`: metric name -> bounds."""
 
 
-class Version(NamedTuple):
-    """One registered version, its number always an int (a server sends text)."""
-
-    number: int
-    tags: Mapping[str, str]
-    run_id: str
-    created_ms: int
-
-    @property
-    def rank(self) -> tuple[str, int]:
-        """Newer data serves before older, then the later version."""
-        return self.tags.get(DATA_END, ""), self.number
-
-
 def find_version(uri: str, model: str, manifest: str) -> int | None:
     """Return the latest version whose bundle's manifest has this sha256, None if there is none."""
     with store(uri) as client:
-        same = [v.number for v in _versions(client, model) if v.tags.get(MANIFEST) == manifest]
+        same = [v.number for v in held.versions(client, model) if v.tags.get(MANIFEST) == manifest]
     return max(same, default=None)
 
 
@@ -89,10 +85,10 @@ def register(uri: str, model: str, bundle: Path, run_id: str, tags: Mapping[str,
                 input_example=example,
                 **model_parts(opened, Path(folder)),
             )
-        _create_model(client, model)
+        held.create_model(client, model)
         kept = {k: str(v)[:LONGEST] for k, v in {**tags, **facts}.items() if v is not None}
         made = client.create_model_version(model, logged.model_uri, run_id, kept, model_id=logged.model_id)
-        _alias(client, model, CANDIDATE, int(made.version))
+        held.point(client, model, CANDIDATE, int(made.version))
     return int(made.version)
 
 
@@ -106,20 +102,20 @@ def promote(
     passed version has newer data. Safe to repeat, and beside other promoters.
     """
     with store(uri) as client:
-        asked = _version(client, model, version)
+        asked = held.version(client, model, version)
         decided = asked.tags.get(GATE) == WITHDRAWN or PROMOTED_AT in asked.tags
         if gates is not None and not decided:  # what once served or was withdrawn is not judged anew
             failed = [g.reason for g in gates if not g.passed]
-            _tag(client, model, version, {REASONS: "; ".join(failed), GATE: FAILED if failed else PASSED})
+            held.tag(client, model, version, {REASONS: "; ".join(failed), GATE: FAILED if failed else PASSED})
         if force:
             _admit(client, model, version, f"version {version} was forced")
-        asked = _version(client, model, version)
+        asked = held.version(client, model, version)
         if asked.tags.get(GATE) != PASSED:
             _refuse(model, asked, asked.tags.get(REASONS) or "its gates were never judged")
         winner = _settle(client, model)
         if winner.number != version:
             reason = f"version {winner.number} serves, with data up to {winner.rank[0] or 'an unknown time'}"
-            _tag(client, model, version, {REASONS: reason})
+            held.tag(client, model, version, {REASONS: reason})
             _refuse(model, asked, reason)
         return _release(uri, model, winner, gates or ())
 
@@ -127,22 +123,25 @@ def promote(
 def rollback(uri: str, model: str) -> Release:
     """Make the version that served before the champion serve again, and withdraw the champion.
 
-    Raises ArtifactError if there is none to go back to.
+    One that was interrupted is finished by the next, which then goes no further back. Raises ArtifactError if there is
+    none to go back to.
     """
     with store(uri) as client:
-        aliases = _aliases(client, model)
+        aliases = held.aliases(client, model)
         bad, target = aliases.get(CHAMPION), aliases.get(PREVIOUS)
-        if bad is None or target is None or bad == target:
+        begun = bad is not None and target is not None and _interrupted(client, model, bad, target)
+        if bad is None or target is None or (bad == target and not begun):
             fix = "promote a version with `recdistill promote MODEL --version N --force`"
-            raise ArtifactError(f"model {model!r} has no previous champion", where=uri, fix=fix)
-        now = _now()
-        _tag(client, model, bad, {GATE: WITHDRAWN, REASONS: f"rolled back to version {target} at {now}"})
-        _admit(client, model, target, f"rolled back to version {target} at {now}")
+            raise ArtifactError(f"model {model!r} has no previous champion", where=shown(uri), fix=fix)
+        if not begun:
+            reason = f"{BACK}{target} at {held.now()}"
+            held.tag(client, model, bad, {GATE: WITHDRAWN, REASONS: reason})
+            _admit(client, model, target, reason)
         winner = _settle(client, model)
         # What was rolled back must not be where the next rollback leads.
         earlier = [v for v in _passed(client, model) if PROMOTED_AT in v.tags and v.rank < winner.rank]
         if earlier:
-            _alias(client, model, PREVIOUS, max(earlier, key=lambda v: v.rank).number)
+            held.point(client, model, PREVIOUS, max(earlier, key=lambda v: v.rank).number)
         else:
             client.delete_registered_model_alias(model, PREVIOUS)
         return _release(uri, model, winner, ())
@@ -155,28 +154,32 @@ def champion(uri: str, model: str, out: Path | None = None) -> tuple[int, Path] 
     ArtifactError if the bundle is not the one that was registered.
     """
     with store(uri) as client:
-        serving = _aliases(client, model).get(CHAMPION)
-        if serving is None:
-            return None
+        serving = held.aliases(client, model).get(CHAMPION)
+    return None if serving is None else (serving, fetch(uri, model, serving, out))
+
+
+def fetch(uri: str, model: str, version: int, out: Path | None = None) -> Path:
+    """Return the bundle directory of `version`, every file checked, as `champion` does."""
+    with store(uri) as client:
         from mlflow.artifacts import download_artifacts
 
-        asked = _version(client, model, serving)
+        asked = held.version(client, model, version)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
-        source = client.get_model_version_download_uri(model, str(serving))
+        source = client.get_model_version_download_uri(model, str(version))
         where = download_artifacts(source, dst_path=None if out is None else str(out), tracking_uri=uri)
     bundle = next(Path(where).glob("artifacts/*/manifest.json"), Path(where) / "manifest.json").parent
     open_bundle(bundle, manifest=asked.tags.get(MANIFEST, "no sha256 was recorded"))
-    return serving, bundle
+    return bundle
 
 
 def champion_report(uri: str, model: str) -> dict[str, Any] | None:
     """Return report.json of the run that made the champion, {} if it has none; None if nothing serves."""
     with store(uri) as client, tempfile.TemporaryDirectory() as folder:
-        serving = _aliases(client, model).get(CHAMPION)
+        serving = held.aliases(client, model).get(CHAMPION)
         if serving is None:
             return None
-        run = _version(client, model, serving).run_id
+        run = held.version(client, model, serving).run_id
         if not any(f.path == "report/report.json" for f in client.list_artifacts(run, "report")):
             return {}
         file = client.download_artifacts(run, "report/report.json", folder)
@@ -186,7 +189,7 @@ def champion_report(uri: str, model: str) -> dict[str, Any] | None:
 def history(uri: str, model: str) -> list[dict[str, Any]]:
     """Return every version of `model`, the latest first, with its aliases and its `recdistill.` tags."""
     with store(uri) as client:
-        aliases = _aliases(client, model)
+        aliases = held.aliases(client, model)
         return [
             {
                 "version": v.number,
@@ -195,7 +198,7 @@ def history(uri: str, model: str) -> list[dict[str, Any]]:
                 "created_at": datetime.fromtimestamp(v.created_ms / 1000, UTC).isoformat(timespec="seconds"),
                 **{k.removeprefix("recdistill."): text for k, text in sorted(v.tags.items())},
             }
-            for v in sorted(_versions(client, model), reverse=True)
+            for v in sorted(held.versions(client, model), reverse=True)
         ]
 
 
@@ -207,23 +210,30 @@ def _settle(client: MlflowClient, model: str) -> Version:
             raise StageError(
                 f"every passed version of {model!r} was withdrawn meanwhile", fix="look at `recdistill show`"
             )
-        current = _aliases(client, model).get(CHAMPION)
+        current = held.aliases(client, model).get(CHAMPION)
         if current == best.number:
             return best
         if current is not None:
-            _alias(client, model, PREVIOUS, current)
-        _tag(client, model, best.number, {PROMOTED_AT: _now(), PROMOTED_FROM: str(current or "")})
-        _alias(client, model, CHAMPION, best.number)
+            held.point(client, model, PREVIOUS, current)
+        held.tag(client, model, best.number, {PROMOTED_AT: held.now(), PROMOTED_FROM: str(current or "")})
+        held.point(client, model, CHAMPION, best.number)
     raise StageError(f"other promoters kept moving the champion of {model!r}", fix="run the same command again")
 
 
 def _admit(client: MlflowClient, model: str, version: int, reason: str) -> None:
     """Make `version` the best passed version: pass it, and withdraw those that would serve before it."""
-    rank = _version(client, model, version).rank
-    _tag(client, model, version, {GATE: PASSED, REASONS: reason})
+    rank = held.version(client, model, version).rank
+    held.tag(client, model, version, {GATE: PASSED, REASONS: reason})
     for other in _passed(client, model):
         if other.rank > rank:
-            _tag(client, model, other.number, {GATE: WITHDRAWN, REASONS: reason})
+            held.tag(client, model, other.number, {GATE: WITHDRAWN, REASONS: reason})
+
+
+def _interrupted(client: MlflowClient, model: str, serving: int, previous: int) -> bool:
+    """Say whether a rollback was interrupted once it had begun to move the aliases: what it withdrew is `previous`."""
+    tags = held.version(client, model, previous).tags
+    to = (BACK,) if serving == previous else (f"{BACK}{serving} at ",)
+    return tags.get(GATE) == WITHDRAWN and tags.get(REASONS, "").startswith(to)
 
 
 def _refuse(model: str, version: Version, reasons: str) -> None:
@@ -234,62 +244,8 @@ def _refuse(model: str, version: Version, reasons: str) -> None:
 
 def _release(uri: str, model: str, version: Version, gates: Sequence[GateResult]) -> Release:
     run, gates = version.run_id, tuple(gates)
-    return Release(model=model, version=version.number, alias=CHAMPION, gates=gates, uri=uri, run_id=run)
-
-
-def _versions(client: MlflowClient, model: str) -> list[Version]:
-    found: list[Version] = []
-    token = None
-    while True:
-        page = client.search_model_versions(f"name='{model}'", max_results=200, page_token=token)
-        found += [_plain(v) for v in page]
-        token = page.token
-        if not token:
-            return found
+    return Release(model=model, version=version.number, alias=CHAMPION, gates=gates, uri=shown(uri), run_id=run)
 
 
 def _passed(client: MlflowClient, model: str) -> list[Version]:
-    return [v for v in _versions(client, model) if v.tags.get(GATE) == PASSED]
-
-
-def _version(client: MlflowClient, model: str, version: int) -> Version:
-    return _plain(client.get_model_version(model, str(version)))
-
-
-def _plain(found: Any) -> Version:
-    return Version(int(found.version), dict(found.tags), found.run_id or "", int(found.creation_timestamp or 0))
-
-
-def _aliases(client: MlflowClient, model: str) -> dict[str, int]:
-    """Return the aliases from the model itself: a search of its versions leaves them out."""
-    from mlflow import MlflowException
-
-    try:
-        return {name: int(number) for name, number in client.get_registered_model(model).aliases.items()}
-    except MlflowException as cause:
-        if cause.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return {}
-        raise
-
-
-def _tag(client: MlflowClient, model: str, version: int, tags: Mapping[str, str]) -> None:
-    for name, text in tags.items():
-        insist(partial(client.set_model_version_tag, model, str(version), name, text[:LONGEST]))
-
-
-def _alias(client: MlflowClient, model: str, alias: str, version: int) -> None:
-    insist(lambda: client.set_registered_model_alias(model, alias, str(version)))
-
-
-def _create_model(client: MlflowClient, model: str) -> None:
-    from mlflow import MlflowException
-
-    try:
-        client.create_registered_model(model)
-    except MlflowException as cause:
-        if cause.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return [v for v in held.versions(client, model) if v.tags.get(GATE) == PASSED]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
 
 import pytest
@@ -118,6 +119,35 @@ def test_rollback_goes_back_and_stays_back(uri, versions):
     assert "previous" not in aliases(uri)
     with pytest.raises(ArtifactError, match="no previous champion"):
         registry.rollback(uri, "m")
+
+
+def test_a_rollback_that_was_killed_is_finished_by_the_next(uri, versions, monkeypatch, tmp_path):
+    """Whatever the last write was that it came to, the same command ends where one would have, and no further back."""
+    a, b, c = versions("2026-01-01", "2026-01-02", "2026-01-03")
+    for version in (a, b, c):
+        registry.promote(uri, "m", version, gates=[PASS])
+    left = [0]
+
+    def counted(write):
+        def limited(*arguments):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            write(*arguments)
+
+        return limited
+
+    for writes in range(6):
+        shutil.copyfile(tmp_path / "mlflow" / "mlflow.db", tmp_path / f"{writes}.db")
+        copy, left[0] = f"sqlite:///{tmp_path / f'{writes}.db'}", writes
+        with monkeypatch.context() as patch:
+            for name in ("tag", "point"):
+                patch.setattr(registry.held, name, counted(getattr(registry.held, name)))
+            with pytest.raises(KeyboardInterrupt):
+                registry.rollback(copy, "m")
+        assert registry.rollback(copy, "m").version == b, writes
+        assert (aliases(copy)["champion"], aliases(copy)["previous"]) == (b, a), writes
+        assert gate_of(copy, c) == "withdrawn", writes
 
 
 def test_rolling_back_a_forced_promotion(uri, versions):
