@@ -36,15 +36,16 @@ def show(target: str, /, *, mlflow: Uri = None, json: Json = False) -> int:
         fix = "name an artifact's directory, as `recdistill plan CONFIG` lists them, or a registered model"
         raise ArtifactError("no such directory", where=target, fix=fix)
     from recdistill import registry
+    from recdistill.tracking import shown
 
     uri = registry_uri(mlflow)
     versions = registry.history(uri, target)
     if not versions:
-        raise ArtifactError(f"no artifact directory and no registered model {target!r}", where=uri)
+        raise ArtifactError(f"no artifact directory and no registered model {target!r}", where=shown(uri))
     head = ("version", "aliases", "gate", "data_end", "created_at", "reasons")
     rows = [[", ".join(v["aliases"]), *(v.get(h, "") for h in head[2:])] for v in versions]
     text = table([[v["version"], *row] for v, row in zip(versions, rows, strict=True)], head)
-    say({"model": target, "uri": uri, "versions": versions}, text, as_json=json)
+    say({"model": target, "uri": shown(uri), "versions": versions}, text, as_json=json)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The commands over the registry: promote, rollback."""
+"""The commands over the registry: promote, here or in another one, and rollback."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ if TYPE_CHECKING:
     from recdistill.results import Release
 
 Uri = Annotated[str | None, Parameter(name="--mlflow", help="Registry URI; the SQLite file beside runs/store.")]
+To = Annotated[str | None, Parameter(name="--to", help="URI of another registry: copy it there, and promote it there.")]
 Flag = Annotated[bool, Parameter(negative="")]
 
 
 def promote(
-    model: str, /, *, version: int | None = None, force: Flag = False, mlflow: Uri = None, json: Json = False
+    model: str,
+    /,
+    *,
+    version: int | None = None,
+    to: To = None,
+    force: Flag = False,
+    mlflow: Uri = None,
+    json: Json = False,
 ) -> int:
     """Make a registered version serve, if its gates passed.
 
@@ -28,14 +36,18 @@ def promote(
     model
         Name of the registered model.
     version
-        The version to promote; left out, the latest candidate.
+        The version to promote; left out, the latest candidate, or with --to the champion.
     force
         Override the gates and the order of data; the version is then recorded as forced.
     """
     from recdistill import registry
 
     uri = registry_uri(mlflow)
-    chosen = version if version is not None else _candidate(uri, model)
+    chosen = version if version is not None else _with_alias(uri, model, "candidate" if to is None else "champion")
+    if to is not None:
+        from recdistill.registry_across import promote_across
+
+        return _released(promote_across(uri, to, model, chosen, force=force), as_json=json)
     return _released(registry.promote(uri, model, chosen, force=force), as_json=json)
 
 
@@ -68,15 +80,17 @@ def registry_uri(given: str | None) -> str:
     return uri
 
 
-def _candidate(uri: str, model: str) -> int:
+def _with_alias(uri: str, model: str, alias: str) -> int:
     from recdistill import registry
+    from recdistill.tracking import shown
 
     versions = registry.history(uri, model)
     for found in versions:
-        if "candidate" in found["aliases"]:
+        if alias in found["aliases"]:
             return int(found["version"])
     known = f"versions {', '.join(str(v['version']) for v in versions)}" if versions else "no versions"
-    raise ArtifactError(f"model {model!r} has no candidate, and {known}", where=uri, fix="name one with --version")
+    what = f"model {model!r} has no {alias}, and {known}"
+    raise ArtifactError(what, where=shown(uri), fix="name one with --version")
 
 
 def _released(release: Release, *, as_json: bool) -> int:
