@@ -10,7 +10,20 @@ from collections.abc import Callable, Sequence
 
 from cyclopts import App, CycloptsError, Group
 
-from pipelines import artifacts, commands, diagnose, labels, latency, methods, models, on_ray, serving, tables, tools
+from pipelines import (
+    artifacts,
+    commands,
+    daily_commands,
+    diagnose,
+    labels,
+    latency,
+    methods,
+    models,
+    on_ray,
+    serving,
+    tables,
+    tools,
+)
 from pipelines.console import complain, only_results
 from recdistill import __version__
 from recdistill.errors import ConfigError
@@ -18,7 +31,8 @@ from recdistill.errors import ConfigError
 HELP = """Distil a large recommender into a small one that serves.
 
 Every command takes --json, for one JSON object on stdout, and --debug, for the traceback of an error.
-Exit codes: 0 done, 1 failed, 2 configuration or usage, 3 data, 4 refused by gates or limits, 5 artifact, 130 stopped.
+Exit codes: 0 done, 1 failed, 2 configuration or usage, 3 data, 4 refused by gates or limits, 5 artifact,
+6 done, with an alarm (daily.alarms), 130 stopped.
 """
 
 GROUPS: dict[str, dict[str, Callable[..., int]]] = {
@@ -27,6 +41,7 @@ GROUPS: dict[str, dict[str, Callable[..., int]]] = {
         "plan": commands.plan,
         "plan-tables": tables.plan_tables,
         "run": commands.run,
+        "backfill": daily_commands.backfill,
         "label": labels.label,
         "ray": on_ray.on_ray,
         "diagnose": diagnose.diagnose,

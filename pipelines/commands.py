@@ -49,15 +49,28 @@ def plan(config: File, /, *, method: Method = None, sets: Sets = (), json: Json 
 
 
 def run(
-    config: File, /, *, method: Method = None, sets: Sets = (), until: str | None = None, json: Json = False
+    config: File,
+    /,
+    *,
+    method: Method = None,
+    sets: Sets = (),
+    partition: str | None = None,
+    until: str | None = None,
+    json: Json = False,
 ) -> int:
     """Run every stage from the log to the registry, reusing what is done; the same command goes on after a stop.
 
     Parameters
     ----------
+    partition
+        The night of this day, as 2026-11-20: the window and the start that the file's section `daily` asks for.
     until
         The last stage to run, as `plan` names it.
     """
+    if partition is not None:
+        from pipelines.daily_commands import run_night
+
+        return run_night(config, sets, method, partition, until=until, as_json=json)
     from pipelines import distill
     from pipelines.models import prepare_mlflow
     from pipelines.progress import progress

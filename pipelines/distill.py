@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -46,6 +46,9 @@ def path(config: Config, run: Run, spoil: Spoil | None = None) -> Iterator[Made 
 
     All models learn from data that is spoilt as `spoil` says, if it says something.
     """
+    if config.daily is not None and config.log.window is None:
+        fix = "say which day, as in `run CONFIG --partition 2026-11-20`, or leave daily out"
+        raise ConfigError("the configuration is one of nights, each of its own days", where="daily", fix=fix)
     if run.world.size > 1:
         _divides(config, run.world.size)
         agree(run.store, run.world, _meant(config))
@@ -149,8 +152,10 @@ class Outcome:
         return "\n".join(line for line in lines if line)
 
 
-def distill(config: Config, run: Run, *, until: str | None = None, command: str = "") -> Outcome:
-    """Run the path to its end, or to the stage `until`; collective.
+def distill(
+    config: Config, run: Run, *, until: str | None = None, command: str = "", night: Mapping[str, Any] | None = None
+) -> Outcome:
+    """Run the path to its end, or to the stage `until`; collective. `night` is what was decided of one.
 
     Raises GateRejected if the student is registered but may not serve. What fails otherwise is raised as it is when
     it names its cause itself, else as a StageError that says which stage it was.
@@ -173,7 +178,7 @@ def distill(config: Config, run: Run, *, until: str | None = None, command: str 
             made.append(step)
             if step.name == until:
                 return Outcome(name=config.name, made=made)
-    done = run.world.share_local(lambda: release(config, run, everything, stage_rows(made), command))
+    done = run.world.share_local(lambda: release(config, run, everything, stage_rows(made), command, night))
     outcome = Outcome(name=config.name, made=made)
     return outcome if done is None else replace(outcome, report=done.report, release=done.release, shown=done.shown)
 

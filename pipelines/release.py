@@ -9,6 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pipelines.daily_told import night_tags, of_night, superseded
 from pipelines.judging import judged_beside
 from recdistill import registry, tracking
 from recdistill.bundle import manifest_sha256
@@ -53,14 +54,24 @@ class Released:
     shown: str
 
 
-def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping[str, Any]], command: str) -> Released:
+def release(
+    config: Config,
+    run: Run,
+    all_: Everything,
+    stages: Sequence[Mapping[str, Any]],
+    command: str,
+    night: Mapping[str, Any] | None = None,
+) -> Released:
     """Write the report; register the bundle, judge it by the gates and promote it, if the config names a registry.
 
-    A bundle that is registered already keeps its version and its verdict. Raises GateRejected, after the report
-    is written, if the student may not serve.
+    A bundle that is registered already keeps its version and its verdict. Of a `night` the report says what was decided
+    of it. Raises GateRejected, after the report is written, if the student may not serve.
     """
     out = report_directory(config, run, all_)
     report = assemble(config, all_, stages, command) | {"diagnosis": found(all_.data, all_.judged, run.store)}
+    if night is not None:
+        report["daily"] = of_night(config, night, all_.data, all_.judged)
+        report["warnings"] += [alarm["text"] for alarm in report["daily"]["alarms"]]
     if config.registry is None:
         write_report(report, out)
         return Released(out, None, show(report))
@@ -78,7 +89,10 @@ def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping
     try:
         if version is None:
             run_id = _record(config, all_, stages, out, uri)
-            version = registry.register(uri, model, bundle, run_id, _tags(all_))
+            version = registry.register(uri, model, bundle, run_id, _tags(config, all_, report))
+        if night is not None and (stood := superseded(uri, model, version)) is not None:
+            write_report(report, out)
+            return Released(out, stood, show(report))
         released = registry.promote(uri, model, version, gates=gates)
         report["verdict"] |= {"promoted": True, "version": version, "text": f"serves as {released.alias}"}
     except GateRejected as refusal:
@@ -87,7 +101,7 @@ def release(config: Config, run: Run, all_: Everything, stages: Sequence[Mapping
         report["verdict"] |= {"promoted": False, "version": version, "text": text, "reasons": reasons}
         write_report(report, out)
         what = f"{model} version {version} is registered, but its gates refuse it"
-        raise GateRejected(what, reasons=reasons, fix=f"read {out / 'report.html'}") from refusal
+        raise GateRejected(what, reasons=reasons, fix=f"read {out / 'report.html'}", report=str(out)) from refusal
     write_report(report, out)
     tracking.log_report(uri, released.run_id, out)
     return Released(out, released, show(report))
@@ -215,9 +229,11 @@ def _earlier(out: Path, report: dict[str, Any]) -> dict[str, Any]:
     return report | {name: before[name] for name in (*kept, "champion", "bundle") if name in before}
 
 
-def _tags(all_: Everything) -> dict[str, str | None]:
-    judged = all_.judged
-    return {
+def _tags(config: Config, all_: Everything, report: Mapping[str, Any]) -> dict[str, str | None]:
+    judged, window = all_.judged, config.log.window
+    last = all_.data.ingested.manifest.facts.get("last")
+    return night_tags(report) | {
+        "recdistill.log_end": last if window is None else f"{window.last}T23:59:59+00:00",
         "recdistill.teacher": judged.inputs().get("teacher") or judged.inputs().get("labels"),
         "recdistill.data": all_.data.divided.fingerprint,
         "recdistill.evaluated": all_.evaluated.fingerprint,

@@ -30,6 +30,7 @@ def learn(config: Config, data: Data, source: Source, train: TrainSpec, run: Run
     other from what its teacher says of histories that were made against the student of the round before, since that
     one has moved (Jafari, Rezagholizadeh and Ghodsi, arXiv 2301.12006). Without rounds it is the training alone.
     """
+    train = config.student.taught(train)
     model, labels = config.student.model, source.labels
     made, after = list[Artifact](), None
     count = rounds(config)

@@ -18,14 +18,14 @@ def teach(
 ) -> tuple[Teacher, list[Artifact]]:
     """Return the teacher that `config` describes, and every artifact that was made on the way; collective.
 
-    `yesterday` is what the day before left, for a recipe that moves on from it.
+    `yesterday` is what the day before left, for a teacher or a recipe that moves on from it.
     """
     spec, made = config.teacher, list[Artifact]()
     if isinstance(spec.model, ExternalSpec):
         teacher = Teacher(external=spec.model)
     else:
         models = list[Fitted]()
-        for fitted, artifacts in _trainings(config, data, scratch, run):
+        for fitted, artifacts in _trainings(config, data, scratch, run, yesterday):
             made += artifacts
             models += [fitted] if fitted is not None else []
         teacher = Teacher(models=tuple(models), folds=spec.folds)
@@ -60,15 +60,18 @@ def told(artifacts: Sequence[Artifact]) -> str:
     return f"teacher: {'; '.join(parts)}; scores are {facts['space']}"
 
 
-def _trainings(config: Config, data: Data, scratch: Fitted, run: Run) -> Iterator[tuple[Fitted | None, list[Artifact]]]:
+def _trainings(
+    config: Config, data: Data, scratch: Fitted, run: Run, yesterday: Artifact | None
+) -> Iterator[tuple[Fitted | None, list[Artifact]]]:
     """Yield each model of the teacher with what was made for it; None for what only prepares others."""
     spec, how, recipe = config.teacher, config.exec, config.teacher.recipe
     assert not isinstance(spec.model, ExternalSpec)
-    assert spec.train is not None  # load_config has checked it
+    assert spec.first is not None  # load_config has checked it
     if isinstance(recipe, Assistants | Generations):
         yield from _learned(config, recipe, data, scratch, run)
         return
-    own = MemberSpec(model=spec.model, train=spec.train)
+    own = MemberSpec(model=spec.model, train=spec.first)
+    day = yesterday if spec.start == "yesterday" else None  # load_config has checked that it is alone then
     members = [("teacher", own)]
     if isinstance(recipe, Seeds):
         seeded = [own.train.model_copy(update={"seed": seed}) for seed in recipe.seeds]
@@ -80,7 +83,8 @@ def _trainings(config: Config, data: Data, scratch: Fitted, run: Run) -> Iterato
         for k in range(spec.folds) if spec.folds else [None]:
             fold = None if k is None else (k, spec.folds)
             called = name if k is None else f"{name}, without fold {k + 1} of {spec.folds}"
-            fit = stages.fit(data, one.model, one.train, how, run, name=called, fold=fold, keep=keep)
+            more = {"fold": fold, "keep": keep, "yesterday": day}
+            fit = stages.fit(data, one.model, one.train, how, run, name=called, **more)
             yield Fitted(one.model, fit), [fit]
 
 

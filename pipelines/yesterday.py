@@ -31,14 +31,15 @@ def remembered(config: Config, data: Data, run: Run) -> tuple[Artifact | None, l
         from recdistill.yesterday_run import finished
 
         before, made = finished(Path(spec.path), run.store), list[Artifact]()
-    _fits(config, before)
-    left = yesterday_stages.remember(data, before, run)
+    fits(config, before)
+    left = yesterday_stages.remember(data, before, run, moves=config.teacher.start == "yesterday")
     return left, [*made, left]
 
 
 def needed(config: Config, data: Data, run: Run) -> Artifact | None:
     """Return what the day before left where a training of `config` depends on it, else None; collective."""
-    depends = config.student.remembers or isinstance(config.teacher.recipe, Delta)
+    moves = config.teacher.start == "yesterday" or isinstance(config.teacher.recipe, Delta)
+    depends = config.student.remembers or moves
     return remembered(config, data, run)[0] if depends else None
 
 
@@ -48,8 +49,8 @@ def _before(config: Config) -> Config:
     train = student.train.model_copy(update={"seed": student.all_seeds[0]})
     start = "random" if student.start == "yesterday" else student.start
     own = {"train": train, "seeds": (), "start": start, "axes": "own"}
-    recipe = None if isinstance(teacher.recipe, Delta) else teacher.recipe
-    update = {"student": student.model_copy(update=own), "teacher": teacher.model_copy(update={"recipe": recipe})}
+    its = {"recipe": None if isinstance(teacher.recipe, Delta) else teacher.recipe, "start": "random"}
+    update = {"student": student.model_copy(update=own), "teacher": teacher.model_copy(update=its)}
     return config.model_copy(update=update | {"yesterday": None})
 
 
@@ -74,8 +75,8 @@ def _trained(config: Config, data: Data, run: Run) -> tuple[Before, list[Artifac
     return Before(data=data, student=fitted, scratch=plain, teacher=encoder), made
 
 
-def _fits(config: Config, before: Before) -> None:
-    """Raise ConfigError where today's student asks for what that day's does not have."""
+def fits(config: Config, before: Before) -> None:
+    """Raise ConfigError where today's student or teacher asks for what that day's does not have."""
     today, was = config.student.model, before.student.spec
     needs = {"start": ("kind", "dim", "space"), "axes": ("dim",)}
     for name in (n for n in needs if getattr(config.student, n) == "yesterday"):
@@ -85,6 +86,10 @@ def _fits(config: Config, before: Before) -> None:
                 what = f"student.model.{part} is {mine} today, and was {theirs} on the day before"
                 fix = f"give both the same, or leave student.{name} out"
                 raise ConfigError(what, where=f"student.{name}", fix=fix)
+    if config.teacher.start == "yesterday" and (before.teacher is None or before.teacher.spec != config.teacher.model):
+        was = "no single encoder" if before.teacher is None else f"another model: {before.teacher.spec!r}"
+        what = f"the teacher of the day before is {was}, so that today's cannot begin where it ended"
+        raise ConfigError(what, where="teacher.start", fix="give both the same model, or leave teacher.start out")
     if isinstance(config.teacher.recipe, Delta) and before.teacher is None:
         what = "the teacher of the day before is no single encoder, so nothing tells how far the teacher moved"
         raise ConfigError(what, where="teacher.recipe", fix="take a day before whose teacher is one, or another recipe")

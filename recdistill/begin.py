@@ -11,10 +11,15 @@ from torch import Tensor
 
 from recdistill.checkpoint import load_checkpoint
 from recdistill.models.build import Model
+from recdistill.models.spec import MFSpec, ModelSpec
 from recdistill.models.tables import Distributed, Rows, Table
+from recdistill.moved import moved
+from recdistill.start import principal
 from recdistill.store import aside
+from recdistill.teaching import Teaching
 from recdistill.train import Progress
 from recdistill.world import World
+from recdistill.yesterday import carried
 
 WEIGHTS = "weights.safetensors"
 
@@ -23,6 +28,34 @@ def end(part: tuple[int, int], epochs: int, steps_per_epoch: int) -> int:
     """Return the step at which part k, from 0, of K ends: whole epochs, which differ by one at most."""
     number, of = part
     return (number + 1) * epochs // of * steps_per_epoch
+
+
+def starts(
+    model: Model,
+    spec: ModelSpec,
+    teaching: Teaching | None,
+    after: Path | None,
+    since: Path | None,
+    *,
+    std: float,
+    seed: int,
+) -> dict[str, Rows]:
+    """Return by module what the tables begin with that do not begin at random, and fill what is dense of `model`.
+
+    `after` is a fit that the training goes on from, `since` what yesterday's teacher left. Who is new begins as it
+    would at random with `std` and `seed`. A model in cosine space divides its scores by a temperature.
+    """
+    found = {} if since is None else moved(model, since, std=std, seed=seed)
+    if teaching is not None and teaching.start == "yesterday":
+        assert teaching.yesterday is not None
+        found |= carried(teaching.yesterday, std=std, seed=seed)
+    if teaching is not None and teaching.start == "teacher":
+        assert isinstance(spec, MFSpec)
+        assert teaching.labels is not None
+        assert teaching.labels.vectors is not None
+        users, items = principal(teaching.labels.vectors, spec.dim, scale=spec.temperature)
+        found |= {"model.user": users, "model.item": items}
+    return found | learned(model, after)
 
 
 def learned(model: Model, after: Path | None) -> dict[str, Rows]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from recdistill import (
+    checks_daily,
     checks_defer,
     checks_gates,
     checks_nested,
@@ -192,6 +193,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     *checks_defer.CHECKS,
     *checks_gates.CHECKS,
     *checks_yesterday.CHECKS,
+    *checks_daily.CHECKS,
     *checks_subclass.CHECKS,
     *checks_nested.CHECKS,
     labels_read,

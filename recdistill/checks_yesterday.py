@@ -20,11 +20,12 @@ def day_given(config: Config) -> Iterator[Finding]:
     """Who asks for the day before must be given one."""
     asks: dict[KeyPath, bool] = {
         ("teacher", "recipe"): isinstance(config.teacher.recipe, Delta),
+        ("teacher", "start"): config.teacher.start == "yesterday",
         ("student", "start"): config.student.start == "yesterday",
         ("student", "axes"): config.student.axes == "yesterday",
     }
     for at, wanted in asks.items():
-        if wanted and config.yesterday is None:
+        if wanted and config.yesterday is None and config.daily is None:
             yield at, f"asks for the day before, and there is none: {FIX}"
 
 
@@ -67,4 +68,21 @@ def student_carried(config: Config) -> Iterator[Finding]:
         yield ("student", "axes"), f"{reason}: leave one of the two out"
 
 
+def teacher_carried(config: Config) -> Iterator[Finding]:
+    """A teacher can begin where yesterday's ended if it is one training, and a row of it is an id's."""
+    if config.teacher.start == "yesterday" and not config.teacher.moves:
+        reason = "is of a teacher that is one training of an mf, two_tower, lightgcn or sequence, without folds and"
+        yield ("teacher", "start"), f"{reason} with no recipe but delta: leave it out"
+
+
+def warm_used(config: Config) -> Iterator[Finding]:
+    """What changes for a training that begins at yesterday's is of use where one does."""
+    nightly = config.daily is not None and config.daily.start == "champion"
+    sides = {"teacher": config.teacher, "student": config.student}
+    for name, side in sides.items():
+        if side.warm is not None and side.start != "yesterday" and not nightly:
+            yield (name, "warm"), f"has no effect: it is of a {name} with start: yesterday; leave it out"
+
+
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (day_given, day_known, delta_possible, student_carried)
+CHECKS += (teacher_carried, warm_used)

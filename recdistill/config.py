@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from recdistill.ann import IndexSpec
 from recdistill.checks import checks
+from recdistill.daily_spec import DailySpec
 from recdistill.data.features import FeaturesSpec
 from recdistill.data.log import LogSpec
 from recdistill.data.split import GlobalTime, SplitSpec
@@ -78,6 +79,8 @@ class Config(Spec):
     """What the student learns from the labels; the scratch twin learns the same without it."""
     yesterday: Annotated[YesterdaySpec | None, Field(exclude_if=lambda day: day is None)] = None
     """The day before: what a refresh changed is reported, and the student may move on from where it was."""
+    daily: Annotated[DailySpec | None, Field(exclude_if=lambda daily: daily is None)] = None
+    """A run of every night, `run --partition 2026-11-20`: which days it reads, and where its trainings begin."""
     index: IndexSpec = IndexSpec()
     surface: SurfaceSpec | None = Field(default=None, exclude_if=lambda spec: spec is None)
     """Measure quality, milliseconds and bytes of every way to serve the student; left out, of `index` alone."""

@@ -61,8 +61,10 @@ class GateRejected(RecdistillError):
 
     exit_code = 4
 
-    def __init__(self, what: str, *, reasons: Sequence[str] = (), fix: str | None = None) -> None:
-        self.reasons = list(reasons)
+    def __init__(
+        self, what: str, *, reasons: Sequence[str] = (), fix: str | None = None, report: str | None = None
+    ) -> None:
+        self.reasons, self.report = list(reasons), report  # the directory of the report that says why, if there is one
         super().__init__("\n".join([what, *(f"  - {r}" for r in self.reasons)]), fix=fix)
 
 

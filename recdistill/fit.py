@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recdistill.axes import served
-from recdistill.begin import end, learned, resume
+from recdistill.begin import end, resume, starts
 from recdistill.data.batches import Sampler
 from recdistill.data.prefetch import batches_ahead
 from recdistill.data.sequences import Sequences
@@ -31,19 +31,17 @@ from recdistill.lessons import Lessons, make_lessons
 from recdistill.metrics import hits, ndcg, relevant
 from recdistill.models.build import Model, ModelSpec, build, history_length, widths
 from recdistill.models.ranker import Ranker
-from recdistill.models.spec import MFSpec, RankerSpec, SequenceSpec, TrainSpec
-from recdistill.models.tables import Distributed, PlainTable, Rows, Table, distribute
+from recdistill.models.spec import RankerSpec, SequenceSpec, TrainSpec
+from recdistill.models.tables import Distributed, PlainTable, Table, distribute
 from recdistill.placing import Where, told
 from recdistill.scoring import recommend, scaled, vectors
 from recdistill.settle import settler
-from recdistill.start import principal
 from recdistill.store import aside, write_text
 from recdistill.subclasses import classes_of, kept_head, taught_subs
 from recdistill.teaching import Teaching, actor_of, make_guide, parts
 from recdistill.train import RATES, Progress, Stopwatch, train
 from recdistill.types import Dataset, Float, Int, Log
 from recdistill.world import World
-from recdistill.yesterday import carried
 
 INIT_STD = 0.1
 VALID_K = 10
@@ -67,13 +65,15 @@ def fit(
     after: Path | None = None,
     part: tuple[int, int] = (0, 1),
     prefetch: int = 0,
+    since: Path | None = None,
 ) -> dict[str, Any]:
     """Train a model and write it to `out`: weights.safetensors, curve.json, and an encoder's vectors; collective.
 
     Without `teaching` this is the teacher or the scratch student. A run that was killed goes on from its last
     checkpoint in `out`, which is there already, and ends in the same files. With `keep` the weights of every validation
     stay there too, as weights-<step>.safetensors. It begins with what the fit at `after` learned; `part` k of K of a
-    training with what that, the part before it, kept for it. Returns what was reached.
+    training with what that, the part before it, kept for it; a teacher with what yesterday's left at `since`. Returns
+    what was reached.
     """
     sequences = Sequences.of(dataset.train)
     sampler = _sampler(dataset, spec, settings, sequences)
@@ -86,7 +86,8 @@ def fit(
 
     lessons = _lessons(teaching, dataset, spec, settings, sampler, out, world, ask)
     sampler = _taught(sampler, lessons, settings, world)
-    model = told(_distributed(dataset, spec, settings, lessons, teaching, world, layout, after), out, name, world, log)
+    before = after, since
+    model = told(_distributed(dataset, spec, settings, lessons, teaching, world, layout, before), out, name, world, log)
     judge = partial(validate, plain, dataset, sequences=sequences, history=history_length(spec))
     at, clock = resume(out, model, world, after), Stopwatch()
     prune = None if lessons is None or lessons.guide is None else lessons.guide.prune
@@ -146,7 +147,7 @@ def _distributed(
     teaching: Teaching | None,
     world: World,
     layout: Where,
-    after: Path | None,
+    before: tuple[Path | None, Path | None],
 ) -> Distributed:
     model, partner = build(spec, dataset, Table, seed=settings.seed), None
     if teaching is not None and teaching.partner is not None:
@@ -178,22 +179,8 @@ def _distributed(
         weight_decay=settings.weight_decay,
         init_std=INIT_STD,
         seed=settings.seed,
-        starts=_starts(spec, teaching, settings.seed) | learned(model, after),
+        starts=starts(model, spec, teaching, *before, std=INIT_STD, seed=settings.seed),
     )
-
-
-def _starts(spec: ModelSpec, teaching: Teaching | None, seed: int) -> dict[str, Rows]:
-    """Return what the tables begin with that do not begin at random; a model divides its scores by a temperature."""
-    if teaching is None or teaching.start == "random":
-        return {}
-    assert isinstance(spec, MFSpec)
-    if teaching.start == "yesterday":
-        assert teaching.yesterday is not None
-        return carried(teaching.yesterday, std=INIT_STD, seed=seed)
-    assert teaching.labels is not None
-    assert teaching.labels.vectors is not None
-    users, items = principal(teaching.labels.vectors, spec.dim, scale=spec.temperature)
-    return {"model.user": users, "model.item": items}
 
 
 def _lessons(

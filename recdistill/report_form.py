@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recdistill.diagnosis.form import Diagnosis, plain
 from recdistill.errors import ArtifactError
+from recdistill.report_daily import Daily
 from recdistill.report_refresh import Refresh
 from recdistill.surface_form import Surface
 
@@ -250,6 +251,7 @@ class Report(Part):
     warnings: list[str] = []
     defer: Deferral | None = Field(default=None, exclude_if=lambda found: found is None)  # where the student may ask
     refresh: Refresh | None = Field(default=None, exclude_if=lambda found: found is None)  # of a day before
+    daily: Daily | None = Field(default=None, exclude_if=lambda found: found is None)  # of a night
     surface: Surface | None = Field(default=None, exclude_if=lambda found: found is None)  # ways to serve, if measured
     champion: Champion | None = Field(default=None, exclude_if=lambda found: found is None)  # where one serves
     bundle: BundleFacts | None = Field(default=None, exclude_if=lambda found: found is None)  # where gates were judged

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from recdistill import report_champion, report_defer, report_refresh, report_surface
+from recdistill import report_champion, report_daily, report_defer, report_refresh, report_surface
 from recdistill import report_view as view
 from recdistill.diagnosis.form import read
 from recdistill.diagnosis.words import findings
@@ -34,6 +34,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         table(view.quality(report)),
         table(view.gaps(report)),
         table(_totals(view.latency(report))),
+        "\n".join(f"- {escape(text)}" for text in report_daily.words(report)),
         *_refresh(report),
         "\n".join(f"- {escape(text)}" for text in _diagnosis(report)),
         *_serving(report),
@@ -81,6 +82,10 @@ def model_card(report: Mapping[str, Any]) -> str:
         "## Asking the teacher" if report.get("defer") else "",
         escape(report_defer.verdict(report["defer"])) if report.get("defer") else "",
         table(report_defer.table(report["defer"])) if report.get("defer") else "",
+        "## The night" if report.get("daily") else "",
+        "\n".join(f"- {escape(text)}" for text in report_daily.words(report)),
+        table(report_daily.drift(report)),
+        table(report_daily.ages(report)),
         "## Since yesterday" if report.get("refresh") else "",
         *_refresh(report),
         "## Speed and size",

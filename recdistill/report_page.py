@@ -11,6 +11,7 @@ import yaml
 from recdistill import (
     plots,
     report_champion,
+    report_daily,
     report_defer,
     report_refresh,
     report_serving,
@@ -59,6 +60,7 @@ def html(report: Mapping[str, Any]) -> str:
             headline=report_words.headline(report),
             metric=report_words.metric_name(**report["headline"]),
             view=view,
+            night=report_daily,
             refresh=report_refresh,
             diagnosis=None if found is None else section(read(found)),
             defer=report_defer.section(report["defer"]) if report.get("defer") else None,

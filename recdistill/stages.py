@@ -102,7 +102,7 @@ class Data:
 def ingest(log: LogSpec, features: FeaturesSpec | None, run: Run) -> Artifact:
     """Log and feature tables -> validated rows over dense ids. Their contents are hashed, not their paths."""
     tables = {} if features is None else features.model_dump(exclude={"users": {"path"}, "items": {"path"}})
-    config = {"log": log.model_dump(exclude={"path"}), "features": tables}
+    config = {"log": log.model_dump(mode="json", exclude={"path"}), "features": tables}
     inputs = run.world.share(lambda: {"log": digest(log), "features": digest_features(features)})
     now = datetime.now(UTC)
     return run.build(Step("ingest", 2, config, inputs), lambda out: ingest_log(log, features, out, now=now))
@@ -136,7 +136,7 @@ def fit(
     `student` says with what else a distilled student is trained. `fold` (k, K) leaves out of the training interactions
     those of fold k of K; `keep` keeps every validation's weights. It begins with the weights of `after`; `part` (k, K)
     of a training goes on from the part before it, which `after` then is. `yesterday` is read by a student that
-    remembers it.
+    remembers it, and by a teacher that is given one.
     """
     settings = train.model_dump(exclude=set() if terms else {"list_users"})
     config: dict[str, Any] = {"model": model, "train": settings, "distill": list(terms)}
@@ -145,7 +145,7 @@ def fit(
     config |= {"part": part} if part[1] > 1 else {}
     inputs = data.inputs | ({"labels": labels.fingerprint} if labels is not None and terms else {})
     inputs |= {} if after is None else {"after": after.fingerprint}
-    day = yesterday if student is not None and student.remembers and terms else None
+    day = yesterday if student is None or (student.remembers and terms) else None
     inputs |= {"yesterday": day.fingerprint} if day is not None else {}
 
     def work(out: Path) -> Mapping[str, Any]:
@@ -160,7 +160,8 @@ def fit(
             taught = open_labels(labels.path, teacher=labels.manifest.inputs["teacher"])
             teaching = teaching_of(student, terms, taught, None if day is None else open_yesterday(day.path))
         dataset = lacking(data.read(), Fold(*fold)) if fold else data.read()
-        goes = {"after": None if after is None else after.path, "part": part, "keep": keep}
+        since = None if day is None or student is not None else day.path
+        goes = {"after": None if after is None else after.path, "part": part, "keep": keep, "since": since}
         place, every = how.placement(train.batch), how.checkpoint_every
         runs = {"world": run.world, "log": run.log, "layout": place, "checkpoint_every": every}
         runs["prefetch"] = how.prefetch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
     "insist",
     "log_report",
     "record",
+    "run_report",
     "shown",
     "signature",
     "sqlite_file",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 CHUNK = 100  # MLflow takes no more parameters in one request
 LONGEST = 6000  # characters of a parameter's value
+REPORT = "report/report.json"
 
 
 class StageRun(TypedDict):
@@ -51,6 +54,14 @@ class DatasetFacts(TypedDict):
     name: str
     digest: str
     rows: int
+
+
+def run_report(uri: str, run_id: str) -> dict[str, Any] | None:
+    """Return report.json of a run; None if it has none."""
+    with store(uri) as client, tempfile.TemporaryDirectory() as folder:
+        if not any(file.path == REPORT for file in client.list_artifacts(run_id, "report")):
+            return None
+        return json.loads(Path(client.download_artifacts(run_id, REPORT, folder)).read_text(encoding="utf-8"))
 
 
 def record(

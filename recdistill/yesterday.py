@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
-from torch import Tensor
 
 from recdistill.errors import DataError
 from recdistill.models.spec import Fitted, MFSpec
-from recdistill.models.tables import Rows, init_rows
+from recdistill.models.tables import Rows
+from recdistill.moved import kept_or_new, write_moved
 from recdistill.scoring import scaled
 from recdistill.store import aside, write_text
 from recdistill.types import Dataset, Float, Int, Space, Vectors
@@ -90,10 +89,12 @@ def write_yesterday(
     scratch: Fitted,
     teacher: tuple[Float, Float] | None,
     out: Path,
+    moves: Fitted | None = None,
 ) -> dict[str, Any]:
     """Write what `open_yesterday` opens to `out`, of the models that were fitted to `before`; returns the facts.
 
-    `teacher` is its vectors of users and items, whose inner products are scores. DataError if ids changed their type.
+    `teacher` is its vectors of users and items, whose inner products are scores; `moves` a teacher whose weights are
+    left too, for today's to begin with. DataError if ids changed their type.
     """
     users, items = kept(today, before)
     tables: dict[str, Float] = {}
@@ -108,6 +109,8 @@ def write_yesterday(
         put("tables", weights["user.weight"], weights["item.weight"])
     if teacher is not None:
         put("teacher", *teacher)
+    if moves is not None:
+        write_moved(moves.artifact.path, {"users": users, "items": items}, out)
     for name, values in {"users": users, "items": items, **tables}.items():
         with aside(out / f"{name}.npy") as file, file.open("wb") as handle:
             np.save(handle, values)
@@ -158,10 +161,7 @@ def carried(yesterday: Yesterday, *, std: float, seed: int) -> dict[str, Rows]:
     assert yesterday.tables is not None, "load_config and remembered have checked it"
     sides = {"user": (yesterday.tables.users, yesterday.users), "item": (yesterday.tables.items, yesterday.items)}
 
-    def rows(name: str, start: int, stop: int) -> Tensor:
-        table, known = sides[name]
-        fresh = init_rows(name, start, stop, table.shape[1], std=std, seed=seed)
-        there = torch.from_numpy(known[start:stop] >= 0).unsqueeze(1)
-        return torch.where(there, torch.from_numpy(np.array(table[start:stop])), fresh)
-
-    return {f"model.{name}": partial(rows, name) for name in sides}
+    return {
+        f"model.{name}": partial(kept_or_new, name, table, rows >= 0, std=std, seed=seed)
+        for name, (table, rows) in sides.items()
+    }

@@ -59,8 +59,11 @@ def earlier(data: Data, spec: PartOfToday, run: Run) -> Data:
     return Data(data.ingested, run.build(step, work))
 
 
-def remember(data: Data, before: Before, run: Run) -> Artifact:
-    """What a day left -> its vectors, tables and teacher's scores in today's rows, by ids."""
+def remember(data: Data, before: Before, run: Run, *, moves: bool = False) -> Artifact:
+    """What a day left -> its vectors, tables and teacher's scores in today's rows, by ids.
+
+    With `moves` also the teacher's weights, for today's teacher to begin with.
+    """
 
     def work(out: Path) -> Mapping[str, Any]:
         from recdistill.yesterday import write_yesterday
@@ -68,9 +71,11 @@ def remember(data: Data, before: Before, run: Run) -> Artifact:
         was = before.data.read()
         said = None if before.teacher is None else _vectors(before.teacher, was)
         models = {"student": before.student, "scratch": before.scratch}
-        return write_yesterday(data.read(), was, teacher=said, out=out, **models)
+        more = {"moves": before.teacher if moves else None}
+        return write_yesterday(data.read(), was, teacher=said, out=out, **models, **more)
 
-    return run.build(Step("yesterday", 1, {"student": before.student.spec}, data.inputs | before.inputs()), work)
+    config = {"student": before.student.spec} | ({"moves": True} if moves else {})
+    return run.build(Step("yesterday", 1, config, data.inputs | before.inputs()), work)
 
 
 def delta(data: Data, one: Fitted, yesterday: Artifact, spec: Delta, labels: LabelsSpec, run: Run) -> Artifact:

@@ -11,6 +11,7 @@ import polars as pl
 
 from recdistill.data.log import PARTS, LogSpec, columns, is_text, reading_log, scan, where
 from recdistill.data.typed import id_type, typed_id, typed_text, typed_time, typed_weight
+from recdistill.data.window import inside
 from recdistill.errors import DataError
 
 EXAMPLES = 3
@@ -73,8 +74,15 @@ _UNIT = "log.time_unit says what numbers count (s, ms, us); text must be ISO 860
 def typed(spec: LogSpec) -> pl.LazyFrame:
     """Return the log with every column as its type (null where it cannot be), the raw ones, and `row` from 1.
 
-    Raises DataError for a column whose type cannot hold what it should.
+    Of a window its rows alone, which keep their numbers. Raises DataError for a column whose type cannot hold what it
+    should.
     """
+    every = typed_rows(spec)
+    return every if spec.window is None else every.filter(inside(pl.col("time"), spec.window))
+
+
+def typed_rows(spec: LogSpec) -> pl.LazyFrame:
+    """Return what `typed` returns with the rows outside the window that lie in the same files."""
     frame = scan(spec)
     caller = columns(spec)
     expressions = []

@@ -64,22 +64,26 @@ def reading(where: str, locate: Callable[[], str | None] | None = None) -> Itera
         raise DataError(f"cannot be read: {reason}", where=where, fix=fix) from cause
 
 
-def scan_table(path: str, *, format: Format = "auto", separator: str = ",") -> pl.LazyFrame:
+def scan_table(
+    path: str, *, format: Format = "auto", separator: str = ",", only: Sequence[Path] | None = None
+) -> pl.LazyFrame:
     """Return a lazy frame over one file, or over a directory of files (hive partitions become columns).
 
-    CSV columns are all text, so that nothing is guessed; a `.tsv` file is separated by tabs.
+    CSV columns are all text, so that nothing is guessed; a `.tsv` file is separated by tabs. With `only` no other
+    files of a directory are looked at.
     Raises DataError if there is nothing at `path`, it is empty, or its format cannot be read.
     """
     place = Path(path)
-    files = table_files(path, format)
+    files = table_files(path, format) if only is None else list(only)
     kind = kind_of(path, format)
     if all(f.stat().st_size == 0 for f in files):
         raise DataError("the file is empty", where=path, fix="export the log again")
     with reading(path):
         if kind == "parquet":
-            frame = pl.scan_parquet(place, hive_partitioning=place.is_dir())
+            frame = pl.scan_parquet(place if only is None else files, hive_partitioning=place.is_dir())
         elif kind == "ipc":
-            frame = pl.scan_ipc(place if place.is_dir() else files, hive_partitioning=place.is_dir())
+            whole = place.is_dir() and only is None
+            frame = pl.scan_ipc(place if whole else files, hive_partitioning=place.is_dir())
         elif kind == "ndjson":
             frame = pl.scan_ndjson(files, infer_schema_length=None)
         else:
@@ -152,10 +156,13 @@ def did_you_mean(name: str, among: Sequence[str]) -> str | None:
     return f"did you mean {lower[near[0]]!r}?" if near else None
 
 
-def digest_table(path: str, format: Format = "auto") -> str:
-    """Return the hash of what a table holds: of a directory also the names below it, which carry hive values."""
+def digest_table(path: str, format: Format = "auto", only: Sequence[Path] | None = None) -> str:
+    """Return the hash of what a table holds: of a directory also the names below it, which carry hive values.
+
+    With `only` of these files of it.
+    """
     place, total = Path(path), hashlib.blake2b(digest_size=16)
-    for file in table_files(path, format):
+    for file in table_files(path, format) if only is None else only:
         with reading(path), file.open("rb") as stream:
             name = str(file.relative_to(place)) if place.is_dir() else ""
             total.update(f"{name}\0{hashlib.file_digest(stream, 'blake2b').hexdigest()}\n".encode())

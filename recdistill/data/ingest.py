@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from recdistill.data.census import census
 from recdistill.data.contract import encoded, validate
 from recdistill.data.features import FeaturesSpec, encode_features, write_features
 from recdistill.data.log import LogSpec, reading_log, where
@@ -37,6 +38,7 @@ def ingest(spec: LogSpec, features: FeaturesSpec | None, out: Path, *, now: date
     users (`ranges.ROWS`), whatever the number of rows; the rows themselves are twice on disk while this runs.
     Raises DataError if the data is not what `spec` says.
     """
+    days = {} if spec.window is None else census(spec, spec.window)
     good, report = validate(spec, now=now)
     positives, dropped = _positives(good, spec, report["rows"] - report["bad_rows"])
     scratch = out / ".rows"
@@ -78,6 +80,7 @@ def ingest(spec: LogSpec, features: FeaturesSpec | None, out: Path, *, now: date
         "item_id_type": str(items["item_id"].dtype),
         "k_core_rounds": rounds,
         "features": coverage,
+        **days,
         **times,
     }
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from recdistill.data.files import Format, digest_table, kind_of, ragged_line, reading, require, scan_table
+from recdistill.data.typed import typed_time
+from recdistill.data.window import Window, day_files, inside
 from recdistill.spec import Spec
 
 Part = Literal["train", "valid", "test"]
@@ -56,6 +58,10 @@ class LogSpec(Spec):
     The row that is kept brings its own weight and event; those of the others are gone.
     """
 
+    window: Window | None = Field(default=None, exclude_if=lambda window: window is None)
+    """Only the rows of these days, as in {first: 2026-10-24, last: 2026-11-20}; of a directory whose files lie in one
+    a day, as in date=2026-11-20/, the others are not read."""
+
     @model_validator(mode="after")
     def _no_setting_without_effect(self) -> LogSpec:
         if self.min_weight is not None and self.weight is None:
@@ -64,6 +70,10 @@ class LogSpec(Spec):
             raise ValueError("events has no effect without event: name the column, as in event: action")
         if isinstance(self.path, dict) and self.split is not None:
             raise ValueError("split has no effect where path names the parts: leave one of them out")
+        if self.window is not None and self.time is None:
+            raise ValueError("window needs times: name their column, as in time: timestamp")
+        if self.window is not None and isinstance(self.path, dict):
+            raise ValueError("window has no effect where path names the parts: leave one of them out")
         if not self.path:
             raise ValueError("path names no file")
         if len(self.separator) != 1:
@@ -106,11 +116,13 @@ def is_text(spec: LogSpec) -> bool:
 def scan(spec: LogSpec) -> pl.LazyFrame:
     """Return the log lazily with columns user, item and those of time, weight, event, split that it has.
 
-    Nothing is cast or dropped yet. Raises DataError for a missing, empty or unreadable file or a missing column.
+    Nothing is cast or dropped yet, but for files of other days than `spec.window`. Raises DataError for a missing,
+    empty or unreadable file or a missing column.
     """
     frames = []
     for part, path in sources(spec):
-        frame = scan_table(path, format=spec.format, separator=spec.separator)
+        only = day_files(path, spec.format, spec.window)
+        frame = scan_table(path, format=spec.format, separator=spec.separator, only=only)
         require(frame, columns(spec).values(), path)
         # A column of nothing but nulls has no type of its own; as text, each of its rows can be told to be null.
         nothing = [name for name, dtype in frame.collect_schema().items() if dtype == pl.Null]
@@ -136,7 +148,22 @@ def reading_log(spec: LogSpec) -> AbstractContextManager[None]:
 def digest(spec: LogSpec) -> str:
     """Return the hash of the contents of every file of the log: the fingerprint uses it in place of paths.
 
-    Raises DataError if a file is missing or unreadable.
+    Of a window it is of that alone: of the files of its days, or where those cannot be told apart of its rows, so that
+    what comes to other days changes nothing. Raises DataError if a file is missing or unreadable.
     """
-    parts = "\n".join(f"{part or ''}={digest_table(path, spec.format)}" for part, path in sources(spec))
+    parts = "\n".join(f"{part or ''}={_digest(spec, path)}" for part, path in sources(spec))
     return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()
+
+
+def _digest(spec: LogSpec, path: str) -> str:
+    if spec.window is None:
+        return digest_table(path, spec.format)
+    only = day_files(path, spec.format, spec.window)
+    if only is not None:
+        return digest_table(path, spec.format, only)
+    frame, total = scan(spec.model_copy(update={"path": path})), hashlib.blake2b(digest_size=16)
+    with reading_log(spec):
+        time = typed_time("time", frame.collect_schema()["time"], spec.time_unit, path)
+        for block in frame.filter(inside(time, spec.window)).collect_batches(maintain_order=True):
+            total.update(block.write_csv(include_header=False).encode())
+    return total.hexdigest()

@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from recdistill.distill.spec import ListTermSpec
 from recdistill.models.spec import AnyTeacher, ExternalSpec, Fitted, ModelSpec, TrainSpec
+from recdistill.models.spec_warm import WarmSpec
 from recdistill.spec import Spec
 from recdistill.types import Artifact
 
@@ -91,6 +92,10 @@ class TeacherSpec(Spec):
     folds: Annotated[int, Field(ge=0, le=127)] = 0
     """Trainings that each lack another part of the interactions, so that every one of those has a teacher that did
     not learn from it; 0 for none, else 2 or more."""
+    start: Literal["random", "yesterday"] = Field(default="random", exclude_if=lambda start: start == "random")
+    """What the tables begin with; yesterday: where those of the day before ended, and who is new at random."""
+    warm: WarmSpec | None = Field(default=None, exclude_if=lambda warm: warm is None)
+    """What changes in `train` when they begin with yesterday's."""
 
     def trained(self) -> Iterator[tuple[tuple[int | str, ...], ModelSpec, TrainSpec]]:
         """Yield where each model that is trained stands below `teacher`, the model, and its training."""
@@ -99,6 +104,19 @@ class TeacherSpec(Spec):
         further = {"assistants": "models", "pool": "members"}.get(self.recipe.kind, "") if self.recipe else ""
         for i, member in enumerate(getattr(self.recipe, further, ())):
             yield ("recipe", further, i), member.model, member.train
+
+    @property
+    def moves(self) -> bool:
+        """Say whether it could begin where yesterday's ended: it is one training of tables over ids alone."""
+        alone = (self.recipe is None or isinstance(self.recipe, Delta)) and not self.folds
+        return alone and self.train is not None and self.model.kind in ("mf", "two_tower", "lightgcn", "sequence")
+
+    @property
+    def first(self) -> TrainSpec | None:
+        """Return how the teacher's own model is trained, where it is."""
+        if self.train is None or self.warm is None or self.start == "random":
+            return self.train
+        return self.train.model_copy(update=self.warm.changes)
 
     @property
     def terms(self) -> tuple[ListTermSpec, ...]:

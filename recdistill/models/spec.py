@@ -10,6 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from recdistill.distill.spec_subclass import Subclasses
 from recdistill.models.spec_stages import GuideSpec, LadderSpec, SelectSpec, StageSpec
+from recdistill.models.spec_warm import WarmSpec
 from recdistill.spec import Spec
 from recdistill.types import Artifact
 
@@ -227,6 +228,8 @@ class StudentSpec(Spec):
     start: Literal["random", "teacher", "yesterday"] = "random"
     """What the tables begin with; teacher: the dimensions in which the teacher's scores vary most, for an mf in dot
     space; yesterday: where the student of the day before ended, for an mf. The scratch twin begins at random."""
+    warm: WarmSpec | None = Field(default=None, exclude_if=_unsaid)
+    """What changes in `train` when the tables begin with yesterday's; the scratch twin is trained as ever."""
     items: Literal["learned", "folded"] = "learned"
     """folded: what serves are the teacher's own items, cut to the student's width by the map from its users to the
     teacher's; for an mf in dot space."""
@@ -246,6 +249,11 @@ class StudentSpec(Spec):
     @property
     def all_seeds(self) -> tuple[int, ...]:
         return self.seeds or (self.train.seed,)
+
+    def taught(self, train: TrainSpec) -> TrainSpec:
+        """Return how it is trained, where its scratch twin is trained as `train` says."""
+        warm = self.warm if self.start == "yesterday" else None
+        return train if warm is None else train.model_copy(update=warm.changes)
 
     @property
     def remembers(self) -> bool:

@@ -32,7 +32,8 @@ def test_a_snippet_is_valid(tmp_path: Path, page: str, snippet: str) -> None:
     if "candidates" in snippet:  # which only a ranker has
         snippet += "teacher: {model: {kind: ranker}, train: {epochs: 30, negatives: 8}}\n"
     given = set(re.findall(r"^(\w+):", snippet, flags=re.MULTILINE))
-    assert given <= AROUND.keys() | {"exec", "features", "index", "latency", "registry", "report", "yesterday"}
+    known = {"daily", "exec", "features", "index", "latency", "registry", "report", "split", "yesterday"}
+    assert given <= AROUND.keys() | known
     file = tmp_path / "run.yaml"
     file.write_text(snippet + "".join(text for name, text in AROUND.items() if name not in given))
     assert load_config(file).name == "doc"

@@ -69,9 +69,10 @@ LEVELS = (
     }
     | {"spoil", "folds", "heldout", "mixture", "calibrate", "reliability", "members", "ensemble", "recipes", "gains"}
     | {"axes", "delta", "refresh", "subclasses", "yesterday", "yesterday_spec"}
-    | {"registry_across", "registry_versions", "tracking_store"},
+    | {"daily_drift", "daily_spec", "moved", "registry_across", "registry_versions", "tracking_store"},
     {"diagnosis", "plots", "report", "report_form", "report_markdown", "report_page", "report_view", "report_words"}
     | {"report_defer", "checks_yesterday", "plot_names", "report_refresh", "yesterday_run", "yesterday_stages"}
+    | {"checks_daily", "report_daily"}
     | {
         "plots_surface",
         "report_champion",

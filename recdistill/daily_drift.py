@@ -1,0 +1,77 @@
+"""How far a night's data lies from the champion's: who is new, what is taken, how much came in; figures alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+
+
+def divergence(then: Counts, now: Counts) -> float:
+    """Return the Jensen-Shannon divergence, in bits, of the shares that `then` [n] and `now` [n] count.
+
+    0 of equal shares, 1 of shares that nothing has in common (Lin, 1991). 0 where one of them counts nothing.
+    """
+    if not then.sum() or not now.sum():
+        return 0.0
+    p, q = (np.asarray(counts, np.float64) / counts.sum() for counts in (then, now))
+    middle = (p + q) / 2
+    found = 0.0
+    for side in (p, q):
+        there = side > 0
+        found += float(np.sum(side[there] * np.log2(side[there] / middle[there]))) / 2
+    return min(max(found, 0.0), 1.0)  # rounding reaches beyond both ends
+
+
+def beside(then: pl.DataFrame, now: pl.DataFrame) -> tuple[Counts, Counts]:
+    """Return how often each id was counted then and now, [n] each, 0 where it was not there.
+
+    Both have an id, first, and a count. Ids of two types never meet.
+    """
+    one, two = (frame.rename({frame.columns[0]: "id"}) for frame in (then, now))
+    if one["id"].dtype != two["id"].dtype:
+        old, new = one["count"].to_numpy(), two["count"].to_numpy()
+        return np.r_[old, np.zeros_like(new)], np.r_[np.zeros_like(old), new]
+    both = one.join(two, on="id", how="full", suffix="_now").fill_null(0)
+    return both["count"].cast(pl.Int64).to_numpy(), both["count_now"].cast(pl.Int64).to_numpy()
+
+
+def drift(users: tuple[pl.DataFrame, pl.DataFrame], items: tuple[pl.DataFrame, pl.DataFrame]) -> dict[str, float]:
+    """Return how far today's data is from another's; each side is (then, now) of an id and its interactions.
+
+    `items_moved` is `divergence` of the items' shares; `new_users` and `gone_users` are shares of today's users and of
+    then's; `new_items` and `gone_items` shares of the interactions of today and of then; ratios are today's by then's.
+    """
+    user_then, user_now = beside(*users)
+    item_then, item_now = beside(*items)
+    rows, people = (int(item_then.sum()), int(item_now.sum())), (int((user_then > 0).sum()), int((user_now > 0).sum()))
+    return {
+        "items_moved": divergence(item_then, item_now),
+        "new_users": _share(int(((user_now > 0) & (user_then == 0)).sum()), people[1]),
+        "gone_users": _share(int(((user_then > 0) & (user_now == 0)).sum()), people[0]),
+        "new_items": _share(int(item_now[item_then == 0].sum()), rows[1]),
+        "gone_items": _share(int(item_then[item_now == 0].sum()), rows[0]),
+        "per_user_ratio": _share(rows[1] * people[0], rows[0] * people[1]),
+        "rows_ratio": _share(rows[1], rows[0]),
+    }
+
+
+def days_of(facts: Mapping[str, Any]) -> dict[str, float]:
+    """Return of what ingest says of a window how its last day compares with the others, and how many days are empty.
+
+    Days before the first that has rows are none of the log's.
+    """
+    rows = [int(count) for count in facts["days"].values()]
+    first = next(i for i, count in enumerate(rows) if count)
+    others = [count for count in rows[first:-1] if count]
+    mean = sum(others) / len(others) if others else float(rows[-1])
+    return {"last_day_ratio": rows[-1] / mean, "empty_days": float(rows[first:].count(0))}
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
