@@ -96,6 +96,7 @@ def _measured(report: Mapping[str, Any]) -> dict[str, Any]:
         "model": verdict["model"],
         "version": verdict["version"],
         "promoted": verdict["promoted"],
+        "reasons": verdict["reasons"],
         "ages": night.get("ages", {}),
         "alarms": night.get("alarms", []),
         "warnings": report["warnings"],

@@ -82,6 +82,11 @@ def warm_used(config: Config) -> Iterator[Finding]:
     for name, side in sides.items():
         if side.warm is not None and side.start != "yesterday" and not nightly:
             yield (name, "warm"), f"has no effect: it is of a {name} with start: yesterday; leave it out"
+    warm, rounds = config.student.warm, getattr(config.labels.transfer, "rounds", 1)
+    if warm is not None and config.student.stages:
+        yield ("student", "warm"), "not with student.stages, which are parts of a whole training: leave one of them out"
+    if warm is not None and warm.epochs < rounds:
+        yield ("student", "warm", "epochs"), f"{warm.epochs} cannot be cut into labels.transfer.rounds, {rounds} parts"
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (day_given, day_known, delta_possible, student_carried)
