@@ -32,7 +32,10 @@ def remembered(config: Config, data: Data, run: Run) -> tuple[Artifact | None, l
 
         before, made = finished(Path(spec.path), run.store), list[Artifact]()
     fits(config, before)
-    left = yesterday_stages.remember(data, before, run, moves=config.teacher.start == "yesterday")
+    teacher, student = config.teacher.start == "yesterday", config.student.start == "yesterday"
+    dense = student and config.student.model.kind != "mf"  # of which the tables are not all
+    moves = [name for name, each in (("teacher", teacher), ("student", dense)) if each]
+    left = yesterday_stages.remember(data, before, run, moves=moves)
     return left, [*made, left]
 
 
@@ -78,10 +81,10 @@ def _trained(config: Config, data: Data, run: Run) -> tuple[Before, list[Artifac
 def fits(config: Config, before: Before) -> None:
     """Raise ConfigError where today's student or teacher asks for what that day's does not have."""
     today, was = config.student.model, before.student.spec
-    needs = {"start": ("kind", "dim", "space"), "axes": ("dim",)}
+    needs = {"start": ("kind", "dim", "space", "hidden"), "axes": ("dim",)}
     for name in (n for n in needs if getattr(config.student, n) == "yesterday"):
         for part in needs[name]:
-            mine, theirs = getattr(today, part), getattr(was, part)
+            mine, theirs = getattr(today, part, None), getattr(was, part, None)
             if mine != theirs:
                 what = f"student.model.{part} is {mine} today, and was {theirs} on the day before"
                 fix = f"give both the same, or leave student.{name} out"

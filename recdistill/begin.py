@@ -45,10 +45,14 @@ def starts(
     `after` is a fit that the training goes on from, `since` what yesterday's teacher left. Who is new begins as it
     would at random with `std` and `seed`. A model in cosine space divides its scores by a temperature.
     """
-    found = {} if since is None else moved(model, since, std=std, seed=seed)
+    found = {} if since is None else moved(model, since, "teacher", std=std, seed=seed)
     if teaching is not None and teaching.start == "yesterday":
         assert teaching.yesterday is not None
-        found |= carried(teaching.yesterday, std=std, seed=seed)
+        if isinstance(spec, MFSpec):
+            found |= carried(teaching.yesterday, std=std, seed=seed)
+        else:
+            assert teaching.yesterday.path is not None
+            found |= moved(model, teaching.yesterday.path, "student", std=std, seed=seed)
     if teaching is not None and teaching.start == "teacher":
         assert isinstance(spec, MFSpec)
         assert teaching.labels is not None

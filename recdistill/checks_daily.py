@@ -41,7 +41,7 @@ def champion_possible(config: Config) -> Iterator[Finding]:
         yield ("split", "kind"), reason
     if not config.teacher.moves and not student_moves(config):
         reason = "champion has no effect: neither the teacher nor the student can begin where another ended"
-        yield ("daily", "start"), f"{reason} (an encoder as teacher, an mf as student); set daily.start: full"
+        yield ("daily", "start"), f"{reason} (an encoder as teacher, a student that is taught); set daily.start: full"
     for name, can in {"teacher": config.teacher.moves, "student": student_moves(config)}.items():
         if not can and getattr(config, name).warm is not None:
             yield (name, "warm"), f"has no effect: this {name} cannot begin where another ended; leave it out"
@@ -49,7 +49,7 @@ def champion_possible(config: Config) -> Iterator[Finding]:
 
 def student_moves(config: Config) -> bool:
     """Say whether the student could begin where yesterday's ended: it is all tables, and is taught."""
-    return config.student.model.kind == "mf" and config.student.start == "random" and bool(config.distill)
+    return config.student.start == "random" and bool(config.distill)
 
 
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (nights_told_apart, champion_possible)

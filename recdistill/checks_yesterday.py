@@ -59,10 +59,8 @@ def delta_possible(config: Config) -> Iterator[Finding]:
 
 
 def student_carried(config: Config) -> Iterator[Finding]:
-    """Tables can begin where others ended, and a turn must leave alone what is a student of its own."""
+    """A turn must leave alone what is a student of its own."""
     student = config.student
-    if student.start == "yesterday" and student.model.kind != "mf":
-        yield ("student", "start"), "yesterday's rows are taken over by tables alone: set student.model.kind mf"
     if student.axes == "yesterday" and student.widths:
         reason = "would mix the first numbers of a vector, a student of their own (stages or nested), with the others"
         yield ("student", "axes"), f"{reason}: leave one of the two out"
@@ -85,6 +83,9 @@ def warm_used(config: Config) -> Iterator[Finding]:
     warm, rounds = config.student.warm, getattr(config.labels.transfer, "rounds", 1)
     if warm is not None and config.student.stages:
         yield ("student", "warm"), "not with student.stages, which are parts of a whole training: leave one of them out"
+    for i, term in enumerate(config.distill):
+        if warm is not None and term.phase.start >= warm.epochs:
+            yield ("distill", i, "phase"), f"never counts in a training of student.warm.epochs, {warm.epochs}"
     if warm is not None and warm.epochs < rounds:
         yield ("student", "warm", "epochs"), f"{warm.epochs} cannot be cut into labels.transfer.rounds, {rounds} parts"
 

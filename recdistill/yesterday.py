@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,7 @@ class Yesterday:
     scratch: Vectors
     teacher: Vectors | None = None  # inner products are its scores; none of a teacher that has no vectors
     tables: Vectors | None = None  # the rows that the student ended with, where it is a factorisation
+    path: Path | None = None  # where more of it lies
 
     @property
     def both(self) -> tuple[Int, Int]:
@@ -89,12 +92,12 @@ def write_yesterday(
     scratch: Fitted,
     teacher: tuple[Float, Float] | None,
     out: Path,
-    moves: Fitted | None = None,
+    moves: Mapping[str, Fitted] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Write what `open_yesterday` opens to `out`, of the models that were fitted to `before`; returns the facts.
 
-    `teacher` is its vectors of users and items, whose inner products are scores; `moves` a teacher whose weights are
-    left too, for today's to begin with. DataError if ids changed their type.
+    `teacher` is its vectors of users and items, whose inner products are scores; `moves` are models by name whose
+    weights are left too, for today's to begin with. DataError if ids changed their type.
     """
     users, items = kept(today, before)
     tables: dict[str, Float] = {}
@@ -109,8 +112,8 @@ def write_yesterday(
         put("tables", weights["user.weight"], weights["item.weight"])
     if teacher is not None:
         put("teacher", *teacher)
-    if moves is not None:
-        write_moved(moves.artifact.path, {"users": users, "items": items}, out)
+    for name, fitted in moves.items():
+        write_moved(fitted.artifact.path, {"users": users, "items": items}, out, name)
     for name, values in {"users": users, "items": items, **tables}.items():
         with aside(out / f"{name}.npy") as file, file.open("wb") as handle:
             np.save(handle, values)
@@ -150,6 +153,7 @@ def open_yesterday(path: Path) -> Yesterday:
         scratch=of("scratch", facts["space"]),
         teacher=of("teacher") if facts["teacher"] else None,
         tables=of("tables") if facts["tables"] else None,
+        path=path,
     )
 
 

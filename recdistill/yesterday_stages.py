@@ -59,10 +59,10 @@ def earlier(data: Data, spec: PartOfToday, run: Run) -> Data:
     return Data(data.ingested, run.build(step, work))
 
 
-def remember(data: Data, before: Before, run: Run, *, moves: bool = False) -> Artifact:
+def remember(data: Data, before: Before, run: Run, *, moves: Sequence[str] = ()) -> Artifact:
     """What a day left -> its vectors, tables and teacher's scores in today's rows, by ids.
 
-    With `moves` also the teacher's weights, for today's teacher to begin with.
+    `moves` names whose weights are left too, teacher or student, for today's to begin with.
     """
 
     def work(out: Path) -> Mapping[str, Any]:
@@ -71,10 +71,10 @@ def remember(data: Data, before: Before, run: Run, *, moves: bool = False) -> Ar
         was = before.data.read()
         said = None if before.teacher is None else _vectors(before.teacher, was)
         models = {"student": before.student, "scratch": before.scratch}
-        more = {"moves": before.teacher if moves else None}
-        return write_yesterday(data.read(), was, teacher=said, out=out, **models, **more)
+        left = {name: one for name in moves if (one := getattr(before, name)) is not None}
+        return write_yesterday(data.read(), was, teacher=said, out=out, moves=left, **models)
 
-    config = {"student": before.student.spec} | ({"moves": True} if moves else {})
+    config: dict[str, Any] = {"student": before.student.spec} | ({"moves": list(moves)} if moves else {})
     return run.build(Step("yesterday", 1, config, data.inputs | before.inputs()), work)
 
 

@@ -227,7 +227,7 @@ class StudentSpec(Spec):
     """Weight of the student's own loss beside what it is taught; the scratch twin has nothing else."""
     start: Literal["random", "teacher", "yesterday"] = "random"
     """What the tables begin with; teacher: the dimensions in which the teacher's scores vary most, for an mf in dot
-    space; yesterday: where the student of the day before ended, for an mf. The scratch twin begins at random."""
+    space; yesterday: where the student of the day before ended. The scratch twin begins at random."""
     warm: WarmSpec | None = Field(default=None, exclude_if=_unsaid)
     """What changes in `train` when the tables begin with yesterday's; the scratch twin is trained as ever."""
     items: Literal["learned", "folded"] = "learned"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.numpy import load_file
 
 from pipelines.distill import distill, plan, stage_rows
 from recdistill.config import load_config
@@ -108,6 +109,23 @@ def test_a_turn_serves_the_same_lists_by_vectors_that_are_nearer(go) -> None:
         assert after["as_it_is"] == pytest.approx(after["turned"], abs=0.02)
         assert after["turned"] == pytest.approx(before["turned"], abs=0.02)
     assert turned.told["continuity"]["cosine"]["as_it_is"] > own.told["continuity"]["cosine"]["as_it_is"] + 0.01
+
+
+def test_a_teacher_and_a_student_with_layers_begin_where_yesterdays_ended(go) -> None:
+    still = {"start": "yesterday", "warm": {"epochs": 1, "lr": 1e-12}}
+    teacher = {"model": {"kind": "lightgcn", "dim": 8}, "train": TRAIN} | still
+    student = {"model": {"kind": "two_tower", "dim": 4, "history": 4}, "train": TRAIN} | still
+    made = go("still", until="student", teacher=teacher, student=student)
+    *_, its, _labels, own, left = made.yesterday
+    assert made.teacher[0].manifest.facts["steps"] * 12 == its.manifest.facts["steps"]
+    assert made.student[0].manifest.facts["steps"] * 12 == made.scratch[0].manifest.facts["steps"]
+    for now, then in ((made.teacher[0], its), (made.student[0], own)):
+        new, old = (load_file(fit.path / "weights.safetensors") for fit in (now, then))
+        for side, rows in zip(("user", "item"), sides(left.path), strict=True):
+            there = rows >= 0
+            assert there.mean() > 0.9
+            kept = old[f"{side}.weight"][rows[there]]
+            np.testing.assert_allclose(new[f"{side}.weight"][there], kept, atol=1e-6)
 
 
 @pytest.fixture

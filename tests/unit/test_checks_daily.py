@@ -67,9 +67,12 @@ def test_what_cannot_be_is_named(file, sets, path, reason) -> None:
 
 
 def test_nights_that_nothing_could_begin_at_are_refused(file) -> None:
-    sets = ["teacher.model.kind=ranker", "teacher.warm=null", "student.warm=null", "student.start=random"]
-    sets += ["student.model.kind=two_tower", "student.axes=own"]
+    sets = ["teacher.model.kind=ranker", "teacher.warm=null", "student.warm=null", "student.start=teacher"]
     assert "neither the teacher nor the student" in found(file, *sets)["daily.start"]
+
+
+def test_what_counts_epochs_counts_those_of_a_short_training_too(file) -> None:
+    assert "never counts" in found(file, "distill.0.phase={start: 2}")["distill.0.phase"]
 
 
 def test_without_nights_the_day_before_must_be_given_and_warm_is_of_no_use(file) -> None:

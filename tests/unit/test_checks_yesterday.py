@@ -81,7 +81,6 @@ def test_a_run_that_is_not_there_is_no_yesterday(file: Path, tmp_path: Path) -> 
         ("distill=[]", "teacher.recipe", "has no effect without distill"),
         ("distill=[]", "student.start", "has no effect without distill"),
         ("distill=[]", "student.axes", "has no effect without distill"),
-        ("student.model={kind: two_tower, dim: 8}", "student.start", "taken over by tables alone"),
         ("log.time=t", "yesterday.seed", "has no effect: the log has times"),
         ("yesterday.lacks=1.0", "yesterday.lacks", "must be less than 1"),
         ("yesterday={kind: day}", "yesterday", "unknown kind 'day'"),

@@ -34,9 +34,9 @@ def test_a_model_begins_where_yesterdays_ended_by_whose_row_is_whose(tmp_path: P
     known["items"][[3, 100]] = -1
     for side, rows in known.items():
         np.save(tmp_path / f"{side}.npy", rows)
-    write_moved(old, known, tmp_path)
+    write_moved(old, known, tmp_path, "teacher")
     model = build(spec, data, Table, seed=5)
-    tables = moved(model, tmp_path, std=0.1, seed=9)
+    tables = moved(model, tmp_path, "teacher", std=0.1, seed=9)
     assert tables.keys() == {"model.user", "model.item"}
     for name, rows in (("user", known["users"]), ("item", known["items"])):
         begun = tables[f"model.{name}"](2, len(rows))
