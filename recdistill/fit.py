@@ -69,16 +69,14 @@ def fit(
 ) -> dict[str, Any]:
     """Train a model and write it to `out`: weights.safetensors, curve.json, and an encoder's vectors; collective.
 
-    Without `teaching` this is the teacher or the scratch student. A run that was killed goes on from its last
-    checkpoint in `out`, which is there already, and ends in the same files. With `keep` the weights of every validation
-    stay there too, as weights-<step>.safetensors. It begins with what the fit at `after` learned; `part` k of K of a
-    training with what that, the part before it, kept for it; a teacher with what yesterday's left at `since`. Returns
-    what was reached.
+    Without `teaching` this is the teacher or the scratch student. A run that was killed goes on from its checkpoint in
+    `out`, and ends in the same files. With `keep` all validations' weights stay there, as weights-<step>.safetensors.
+    It begins with what the fit at `after` learned, or a teacher of the day before left at `since`; `part` k of K with
+    all that the part before it kept for it. Returns what was reached.
     """
     sequences = Sequences.of(dataset.train)
     sampler = _sampler(dataset, spec, settings, sequences)
-    steps = settings.epochs * sampler.steps_per_epoch
-    until = end(part, settings.epochs, sampler.steps_per_epoch)
+    steps, until = (end(which, settings.epochs, sampler.steps_per_epoch) for which in ((0, 1), part))
     plain = build(spec, dataset, PlainTable, seed=settings.seed)
 
     def ask() -> dict[str, tuple[Float, Float]]:
