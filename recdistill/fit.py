@@ -74,8 +74,7 @@ def fit(
     It begins with what the fit at `after` learned, or a teacher of the day before left at `since`; `part` k of K with
     all that the part before it kept for it. Returns what was reached.
     """
-    sequences = Sequences.of(dataset.train)
-    sampler = _sampler(dataset, spec, settings, sequences)
+    sampler = _sampler(dataset, spec, settings, sequences := Sequences.of(dataset.train))
     steps, until = (end(which, settings.epochs, sampler.steps_per_epoch) for which in ((0, 1), part))
     plain = build(spec, dataset, PlainTable, seed=settings.seed)
 

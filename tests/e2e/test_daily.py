@@ -50,23 +50,23 @@ def plant(home: Path, n: int, users: range, items: range) -> None:
 
 @pytest.fixture(scope="module")
 def nights(tiny, tmp_path_factory) -> SimpleNamespace:
-    """What came of the nights of days 3, 4 and 5, the last one killed and then started twice; of a repeat of all."""
+    """What came of two nights, the second killed and then started twice, and of both of them again."""
     home = type(tiny)(tmp_path_factory.mktemp("nights"))
     shutil.copy(tiny.home / "killer.py", home.home)
-    for n in range(5):
-        # On the last two days some users and items are gone for good, and others are new.
-        plant(home.home, n, range(6, 66) if n > 2 else range(60), range(3, 48) if n > 2 else range(45))
+    for n in range(4):
+        # In the second window some users and items are gone for good, and others are new.
+        plant(home.home, n, range(6, 66) if n > 1 else range(60), range(3, 48) if n > 1 else range(45))
     words = ("run", home.config("nights", **CONFIG), "--json", "--partition")
-    (third, fourth, fifth) = (str(FIRST + timedelta(days=n)) for n in (2, 3, 4))
-    found = SimpleNamespace(home=home, days=(third, fourth, fifth), first=home(*words, third))
-    found.second = home(*words, fourth)
-    found.killed = home(*words, fifth, kill=r"/index/[0-9a-f]+$")
+    one, two = (str(FIRST + timedelta(days=n)) for n in (1, 3))
+    found = SimpleNamespace(home=home, days=(one, two), first=home(*words, one))
+    found.killed = home(*words, two, kill=r"/index/[0-9a-f]+$")
     with ThreadPoolExecutor(2) as pool:
-        found.twice = list(pool.map(lambda _: home(*words, fifth), range(2)))
-    found.champion = json.loads(home("show", "nights", "--json").stdout)
-    found.again = home("backfill", words[1], "--from", third, "--to", "2026-11-06", "--json")
-    bounds = ("--set", "daily.alarms={full_days: {max: 0.5}, champion_days: {max: 1}}")
-    found.alarmed = home(*words, fourth, *bounds)
+        found.twice = list(pool.map(lambda _: home(*words, two), range(2)))
+    found.before = json.loads(home("show", "nights", "--json").stdout)
+    found.again = home(*words, one)
+    found.range = home("backfill", words[1], "--from", two, "--to", "2026-11-05", "--json")
+    bounds = ("--set", "daily.alarms={full_days: {max: 0.5}, champion_days: {max: 2}}")
+    found.alarmed = home(*words, two, *bounds)
     found.after = json.loads(home("show", "nights", "--json").stdout)
     return found
 
@@ -86,76 +86,67 @@ def ids(nights: SimpleNamespace, night: dict[str, Any], side: str) -> set[Any]:
 
 
 def test_the_first_night_is_full_and_the_next_begins_where_it_ended(nights) -> None:
-    first, second = said(nights.first), said(nights.second)
+    first, second = said(nights.first), said(nights.twice[0])
     assert (first["start"], first["base"], first["version"]) == ("full", None, 1)
     assert (second["start"], second["why"], second["version"]) == ("champion", "", 2)
     assert second["base"] == {"version": 1, "log_end": nights.days[0], "full_on": nights.days[0]}
     assert first["status"] == second["status"] == "promoted"
     made = {name: manifest(nights, "fit", second["fingerprints"][name]) for name in ("teacher", "student", "scratch")}
-    assert {name: made[name]["config"]["train"]["epochs"] for name in made} == {
-        "teacher": 2,
-        "student": 2,
-        "scratch": 4,
-    }
+    assert {n: made[n]["config"]["train"]["epochs"] for n in made} == {"teacher": 2, "student": 2, "scratch": 4}
     day = second["fingerprints"]["yesterday"]
-    assert {name: made[name]["inputs"].get("yesterday") for name in made} == {
-        "teacher": day,
-        "student": day,
-        "scratch": None,
-    }
+    assert {n: made[n]["inputs"].get("yesterday") for n in made} == {"teacher": day, "student": day, "scratch": None}
     before = manifest(nights, "yesterday", day)["inputs"]
     for name in ("teacher", "student", "scratch"):
         assert before[f"before-{name}"] == first["fingerprints"][name]
 
 
 def test_who_left_has_no_row_and_who_came_has_one(nights) -> None:
-    first, second, fifth = (said(process) for process in (nights.first, nights.second, nights.twice[0]))
-    users, items = ({f"u{n:03d}" for n in range(66)}, set(range(48)))
-    assert ids(nights, first, "user") == {f"u{n:03d}" for n in range(60)}
-    assert ids(nights, second, "user") == users
-    assert ids(nights, fifth, "user") == users - {f"u{n:03d}" for n in range(6)}
-    assert ids(nights, fifth, "item") <= items - {0, 1, 2}
-    assert (second["drift"]["new_users"], second["drift"]["gone_users"]) == (6 / 66, 0)
-    assert (fifth["drift"]["new_users"], fifth["drift"]["gone_users"]) == (0, 6 / 66)
+    first, second = said(nights.first), said(nights.twice[0])
+    users, items = ([f"u{n:03d}" for n in range(66)], set(range(48)))
+    assert ids(nights, first, "user") == set(users[:60])
+    assert ids(nights, second, "user") == set(users[6:])
+    assert ids(nights, first, "item") <= items - {45, 46, 47}
+    assert ids(nights, second, "item") <= items - {0, 1, 2}
+    assert (second["drift"]["new_users"], second["drift"]["gone_users"]) == (0.1, 0.1)
+    assert second["drift"]["new_items"] > 0
 
 
 def test_a_night_that_was_killed_goes_on_and_two_starts_of_it_are_one_version(nights) -> None:
     assert nights.killed.returncode != 0
     one, two = (said(process) for process in nights.twice)
-    assert one["version"] == two["version"] == 3
+    assert one["version"] == two["version"] == 2
     assert one["fingerprints"] == two["fingerprints"]
-    assert one["base"]["version"] == two["base"]["version"] == 2
+    assert one["base"] == two["base"]
     built = [row["stage"] for night in (one, two) for row in night["stages"] if not row["hit"]]
     assert sorted(built) == ["evaluate", "index", "latency", "refresh"]
-    versions = nights.champion["versions"]
-    assert [(v["version"], "champion" in v["aliases"]) for v in versions] == [(3, True), (2, False), (1, False)]
-    assert [v["partition"] for v in versions] == list(reversed(nights.days))
+    versions = nights.before["versions"]
+    assert [(v["version"], "champion" in v["aliases"]) for v in versions] == [(2, True), (1, False)]
+    assert [v["partition"] for v in versions] == [nights.days[1], nights.days[0]]
 
 
-def test_every_night_again_finds_all_done_and_a_day_without_data_is_refused(nights) -> None:
-    again = said(nights.again, code=3)
-    assert (again["exit_code"], again["left"]) == (3, [])
-    *done, bad = again["nights"]
-    for night, process in zip(done, (nights.first, nights.second, nights.twice[0]), strict=True):
+def test_a_night_again_finds_all_done_and_ends_as_it_did_whatever_serves_since(nights) -> None:
+    *done, bad = said(nights.range, code=3)["nights"]
+    for night, process in zip((said(nights.again), *done), (nights.first, nights.twice[0]), strict=True):
         before = said(process)
         assert all(row["hit"] for row in night["stages"])
         for name in ("partition", "status", "start", "base", "version", "promoted", "fingerprints", "quality", "drift"):
             assert night[name] == before[name]
-    assert (bad["partition"], bad["status"], bad["exit_code"]) == ("2026-11-06", "failed", 3)
-    assert "nothing of 2026-11-06 is there" in bad["error"]
-    assert nights.after == nights.champion
+    assert (bad["partition"], bad["status"], bad["exit_code"]) == ("2026-11-05", "failed", 3)
+    assert "nothing of 2026-11-05 is there" in bad["error"]
+    assert nights.after == nights.before
 
 
 def test_an_alarm_is_an_exit_code_and_is_in_the_summary_and_the_report(nights) -> None:
     alarmed = said(nights.alarmed, code=6)
     (alarm,) = alarmed["alarms"]
-    assert (alarm["figure"], alarm["value"]) == ("full_days", 1)
+    assert (alarm["figure"], alarm["value"]) == ("full_days", 2)
+    assert alarmed["ages"]["champion_days"] == 2
     assert alarmed["status"] == "promoted"
     assert alarm["text"] in alarmed["warnings"]
     assert all(row["hit"] for row in alarmed["stages"])
     page = (nights.home.home / alarmed["report"]).read_text()
     assert f"The night of {nights.days[1]}" in page
-    assert "alarm: full_days is 1" in page
+    assert "alarm: full_days is 2" in page
 
 
 def test_a_file_of_nights_is_not_run_without_a_day_and_a_day_must_be_one(nights) -> None:
