@@ -147,14 +147,3 @@ def test_an_alarm_is_an_exit_code_and_is_in_the_summary_and_the_report(nights) -
     page = (nights.home.home / alarmed["report"]).read_text()
     assert f"The night of {nights.days[1]}" in page
     assert "alarm: full_days is 2" in page
-
-
-def test_a_file_of_nights_is_not_run_without_a_day_and_a_day_must_be_one(nights) -> None:
-    for words, message in (
-        ((), "is one of nights"),
-        (("--partition", "2026-11-31"), "is no day"),
-        (("--partition", "yesterday"), "is no day"),
-    ):
-        refused = nights.home("run", "nights.yaml", *words)
-        assert refused.returncode == 2
-        assert message in refused.stderr

@@ -11,8 +11,10 @@ import polars as pl
 import pytest
 
 from pipelines import daily_night
+from pipelines.daily_commands import day_named
 from pipelines.daily_night import alone, directory, of_day, resolved
 from pipelines.daily_told import alarms, superseded
+from pipelines.distill import plan
 from recdistill.config import Config, load_config
 from recdistill.daily_spec import AlarmSpec
 from recdistill.errors import ArtifactError, ConfigError
@@ -206,6 +208,17 @@ def test_a_partition_needs_a_file_of_nights_that_names_no_window(tmp_path) -> No
         of_day(load_config(file, ["daily=null", "student.axes=own", "teacher.warm=null"]), DAY)
     with pytest.raises(ConfigError, match="say the window"):
         of_day(load_config(file, ["log.window={first: 2026-11-01, last: 2026-11-02}"]), DAY)
+
+
+def test_a_file_of_nights_is_not_run_without_a_day_and_a_day_must_be_one(tmp_path) -> None:
+    (tmp_path / "run.yaml").write_text(FILE)
+    with pytest.raises(ConfigError, match="is one of nights") as caught:
+        plan(load_config(tmp_path / "run.yaml"))
+    assert "--partition" in str(caught.value)
+    assert day_named("2026-11-20", "--partition") == DAY
+    for text in ("2026-11-31", "yesterday", "20261120", "2026-11-20 "):
+        with pytest.raises(ConfigError, match="is no day"):
+            day_named(text, "--partition")
 
 
 def test_an_alarm_is_a_figure_beyond_its_bounds_and_one_that_is_missing_is_none() -> None:
