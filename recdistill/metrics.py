@@ -27,7 +27,11 @@ def relevant(truth: Interactions, users: Int) -> Int:
 
 
 def recall(hit: NDArray[np.bool_], count: Int, k: int) -> Values:
-    """Return the share of a user's relevant items in the first `k`: hits over |G_u|, which may exceed `k`."""
+    """Return the share of a user's relevant items in the first `k`: hits over |G_u|, which may exceed `k`.
+
+    >>> recall(np.array([[True, False, True]]), np.array([4]), 3)
+    array([0.5])
+    """
     return hit[:, :k].sum(1) / count
 
 
@@ -37,14 +41,22 @@ def precision(hit: NDArray[np.bool_], count: Int, k: int) -> Values:  # noqa: AR
 
 
 def ndcg(hit: NDArray[np.bool_], count: Int, k: int) -> Values:
-    """Return binary DCG over the ideal, which places min(|G_u|, k) relevant items first."""
+    """Return binary DCG over the ideal, which places min(|G_u|, k) relevant items first.
+
+    >>> ndcg(np.array([[True, False], [False, True]]), np.array([1, 1]), 2).round(4)
+    array([1.    , 0.6309])
+    """
     discount = 1 / np.log2(np.arange(2, k + 2))
     ideal = np.concatenate([[0.0], np.cumsum(discount)])[np.minimum(count, k)]
     return np.asarray((hit[:, :k] * discount[: hit.shape[1]]).sum(1) / ideal)
 
 
 def mrr(hit: NDArray[np.bool_], count: Int, k: int) -> Values:  # noqa: ARG001
-    """Return 1 / (place of the first hit) within the first `k`, 0 without one."""
+    """Return 1 / (place of the first hit) within the first `k`, 0 without one.
+
+    >>> mrr(np.array([[False, True, True], [False, False, True]]), np.array([2, 1]), 2)
+    array([0.5, 0. ])
+    """
     top = hit[:, :k]
     return np.where(top.any(1), 1 / (top.argmax(1) + 1), 0.0)
 

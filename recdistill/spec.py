@@ -17,7 +17,11 @@ class Spec(BaseModel):
 
 
 def canonical(value: Any) -> str:
-    """Return `value` as JSON with sorted keys and no spaces: equal values give equal text."""
+    """Return `value` as JSON with sorted keys and no spaces: equal values give equal text.
+
+    >>> canonical({"k": [10, 20], "depth": 100}) == canonical({"depth": 100, "k": (10, 20)})
+    True
+    """
 
     def plain(v: Any) -> Any:
         if isinstance(v, BaseModel):
@@ -28,6 +32,10 @@ def canonical(value: Any) -> str:
 
 
 def fingerprint(stage: str, version: int, config: Mapping[str, Any] | Spec, inputs: Mapping[str, str]) -> str:
-    """Return 32 hex digits that name the result of `stage` run with `config` on `inputs` (BLAKE2b)."""
+    """Return 32 hex digits that name the result of `stage` run with `config` on `inputs` (BLAKE2b).
+
+    >>> fingerprint("split", 2, {"kind": "leave_last"}, {"ingest": "0" * 32})
+    '6c169a608af3a337c2d18832525ee5b6'
+    """
     text = canonical({"stage": stage, "version": version, "config": config, "inputs": dict(inputs)})
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

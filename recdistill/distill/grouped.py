@@ -30,6 +30,13 @@ def grouped_kl(
     p and q are softmaxes over each row's list at `temperature`, `candidates.parts` [R,K] says in which part an item is,
     from 0. w_g is P_g, or `within[g]` as it is. A part that a row has no item of counts for nothing. ValueError for
     candidates that name no parts.
+
+    >>> from recdistill.distill.losses import softmax_kl
+    >>> said, student = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])
+    >>> given = Candidates(items=torch.arange(3)[None], teacher=said, ranked=3, parts=torch.tensor([[0, 1, 1]]))
+    >>> chained = grouped_kl(student, given, temperature=1.0, parts=2)
+    >>> torch.allclose(chained, softmax_kl(student, given, temperature=1.0))
+    True
     """
     if candidates.parts is None:
         raise ValueError("these candidates are not cut into parts")

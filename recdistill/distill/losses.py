@@ -25,6 +25,10 @@ def softmax_kl(student: Tensor, candidates: Candidates, *, temperature: float) -
     """Return KL(softmax(teacher / T - logq) || softmax(student / T - logq)) over each row's list, [R].
 
     Both are normalised over the same items. There is no factor T^2: the gradient falls as 1/T (Hinton et al., 2015).
+
+    >>> given = Candidates(items=torch.tensor([[4, 7]]), teacher=torch.tensor([[0.0, 0.0]]), ranked=2)
+    >>> [round(softmax_kl(torch.tensor([[gap, 0.0]]), given, temperature=1.0).item(), 4) for gap in (0.0, 1.0)]
+    [0.0, 0.1201]
     """
     known = scored(candidates)
     p = weighed(candidates.teacher / temperature, candidates, known)
