@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 FBGEMM_cpu := ./shims/fbgemm-gpu
 FBGEMM_cuda :=
 
-.PHONY: help setup quickstart test test-parts test-whole test-ray gpu-check gpu-bench lint bench
+.PHONY: help setup quickstart test test-parts test-whole test-ray gpu-check gpu-bench lint bench docs
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make gpu-check   a training on the GPU beside one on the CPU; one line where there is no GPU"
 	@echo "make gpu-bench   bandwidth and FLOP/s of the GPU's steps against the card's"
 	@echo "make lint        ruff and pyrefly"
+	@echo "make docs        the documentation as a site, in docs/_build/html"
 	@echo "make bench       ours against peers and limits: DATA=data/gowalla, BENCH_ARGS='--quick --only g1,g4'"
 
 setup: $(STAMP)
@@ -68,6 +69,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyrefly check
+
+# Sphinx is needed by nothing else. A warning, such as a link that leads nowhere, fails.
+docs: $(STAMP)
+	$(PIP) install --quiet --constraint requirements/$(VARIANT).txt --editable '.[dev,docs]'
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 # Nothing here is a test: a table of ratios, in runs/bench. Peers go into environments of their own, under .bench.
 bench: $(STAMP)

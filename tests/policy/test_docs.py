@@ -9,7 +9,7 @@ import pytest
 
 from recdistill.config import load_config
 
-PAGES = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
+PAGES = sorted((Path(__file__).parents[2] / "docs").rglob("*.md"))
 FENCE = re.compile(r"^```yaml\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 SNIPPETS = [(page.name, text) for page in PAGES for text in FENCE.findall(page.read_text(encoding="utf-8"))]
 AROUND = {

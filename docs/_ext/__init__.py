@@ -1,0 +1,1 @@
+"""What the site says of the code, read from the code each time it is built."""
