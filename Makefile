@@ -9,13 +9,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 FBGEMM_cpu := ./shims/fbgemm-gpu
 FBGEMM_cuda :=
 
-.PHONY: help setup quickstart test test-parts test-whole test-ray gpu-check gpu-bench lint bench docs
+.PHONY: help setup quickstart test test-parts test-whole test-postgres test-ray gpu-check gpu-bench lint bench docs
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make setup       install into $(VENV) (PYTHON=python3.12 or VARIANT=cpu to choose)"
 	@echo "make quickstart  synthetic data, a teacher, a student, a report: configs/quickstart.yaml"
 	@echo "make test        the tests"
+	@echo "make test-postgres  a registry on PostgreSQL behind mlflow server, with promoters that race"
 	@echo "make test-ray    installs Ray too, and tests a run on a Ray cluster of two nodes"
 	@echo "make gpu-check   a training on the GPU beside one on the CPU; one line where there is no GPU"
 	@echo "make gpu-bench   bandwidth and FLOP/s of the GPU's steps against the card's"
@@ -52,13 +53,18 @@ quickstart: $(STAMP)
 test: $(STAMP)
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-parts test-whole
 
-LONG := tests/e2e/test_defer.py tests/e2e/test_diagnose.py tests/e2e/test_plan_serving.py
+SERVED := tests/integration/test_registry_server.py
+LONG := $(patsubst %,tests/e2e/test_%.py,defer diagnose label_shards plan_serving)
 
 test-parts: $(STAMP)
 	$(BIN)/python -m pytest -q tests/unit tests/contract tests/policy tests/e2e $(LONG:%=--ignore=%)
 
 test-whole: $(STAMP)
-	$(BIN)/python -m pytest -q tests/integration $(LONG)
+	$(BIN)/python -m pytest -q tests/integration --ignore=$(SERVED) $(LONG)
+
+# Apart from the others too: a PostgreSQL server, MLflow's own in front of it, and processes that race before both.
+test-postgres: $(STAMP)
+	$(BIN)/python -m pytest -q $(SERVED)
 
 # Apart from the others: Ray is 240 MB, and its processes want more time on two cores than all that they run.
 test-ray: $(STAMP)

@@ -46,7 +46,7 @@ def _quality(report: Row, contest: Row) -> list[list[Cell]]:
     gain = Cell(MISSING) if found is None else Cell(signed(found["difference"]), f"{interval(found, signed)} paired")
     rows = [[name, *cells, gain]]
     for row in contest.get("churn", []):
-        rows.append([Cell(f"churn@{row['k']}"), Cell(percent(row["mean"])), Cell(MISSING), Cell(MISSING)])
+        rows.append([Cell(f"churn@{row['k']}"), Cell(""), Cell(""), Cell(percent(row["mean"]))])
     return rows
 
 

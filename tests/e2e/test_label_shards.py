@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from pipelines.__main__ import main
 from recdistill.store import open_artifact, verify
 
 MF = {"model": {"kind": "mf", "dim": 8}, "train": {"epochs": 1, "batch": 512, "negatives": 64}}
@@ -143,10 +144,14 @@ def test_labels_older_than_their_time_are_refused(tiny, alone):
         (("--set", "distill=[]", "--set", "report.k=[10]"), "labels: has no effect without distill"),
     ],
 )
-def test_what_cannot_be_labelled(tiny, alone, words, says):
-    assert says in label(tiny, alone, "several", *words, code=2)["error"]
+def test_what_cannot_be_labelled(tiny, alone, words, says, monkeypatch, capsys):
+    monkeypatch.chdir(tiny.home)
+    assert main(["label", alone.config, "--json", "--set", "exec.store=several/store", *words]) == 2
+    assert says in json.loads(capsys.readouterr().out)["error"]
 
 
-def test_a_configuration_without_distillation_has_no_labels(tiny):
+def test_a_configuration_without_distillation_has_no_labels(tiny, monkeypatch, capsys):
+    monkeypatch.chdir(tiny.home)
     config = tiny.config("undistilled", **SECTIONS | {"labels": None, "distill": None})
-    assert "there is nothing to label" in said(tiny("label", config, "--json"), 2)["error"]
+    assert main(["label", config, "--json"]) == 2
+    assert "there is nothing to label" in json.loads(capsys.readouterr().out)["error"]
