@@ -9,7 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 FBGEMM_cpu := ./shims/fbgemm-gpu
 FBGEMM_cuda :=
 
-.PHONY: help setup quickstart test test-parts test-whole test-postgres test-ray gpu-check gpu-bench lint bench docs
+.PHONY: help setup quickstart test test-parts test-whole test-postgres test-ray test-dagster gpu-check gpu-bench \
+	lint bench docs
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +19,7 @@ help:
 	@echo "make test        the tests"
 	@echo "make test-postgres  a registry on PostgreSQL behind mlflow server, with promoters that race"
 	@echo "make test-ray    installs Ray too, and tests a run on a Ray cluster of two nodes"
+	@echo "make test-dagster  makes an environment with Dagster beside $(VENV), and tests nights in it"
 	@echo "make gpu-check   a training on the GPU beside one on the CPU; one line where there is no GPU"
 	@echo "make gpu-bench   bandwidth and FLOP/s of the GPU's steps against the card's"
 	@echo "make lint        ruff and pyrefly"
@@ -70,6 +72,16 @@ test-postgres: $(STAMP)
 test-ray: $(STAMP)
 	$(PIP) install --quiet --constraint requirements/$(VARIANT).txt --editable '.[dev,ray]'
 	$(BIN)/python -m pytest -q tests/integration/test_ray.py
+
+# Dagster wants an older protobuf than MLflow is tested with: an environment of its own, which sees the other, where the
+# stages run, and holds what differs.
+test-dagster: $(STAMP)
+	@test -d $(VENV)-dagster || $(BIN)/python -m venv $(VENV)-dagster
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$(echo $(VENV)-dagster/lib/python3*/site-packages)/stages.pth
+	$(VENV)-dagster/bin/python -m pip --disable-pip-version-check install --quiet --constraint requirements/dagster.txt \
+		dagster dagster-webserver
+	$(VENV)-dagster/bin/python -m pytest -q tests/integration/test_dagster.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -29,7 +29,8 @@ from recdistill.yamlfile import dotted
 
 DATA = ("ingest", "split")  # the stages that need no torch
 NAMES = (*DATA, "scratch", "yesterday", "teacher", "labels", "rounds", "student", "index", "defer")
-NAMES += ("evaluate", "refresh", "latency", "surface", "promote")
+ENDS = ("judge", "promote")  # what comes of what was measured
+NAMES += ("evaluate", "refresh", "latency", "surface", *ENDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +149,8 @@ class Outcome:
         if self.report is not None:
             lines.append(f"report: {self.report / 'report.html'}")
         if self.release is not None:
-            lines.append(f"model:  {self.release.uri} (version {self.release.version}, {self.release.alias})")
+            alias = self.release.alias or "does not serve"
+            lines.append(f"model:  {self.release.uri} (version {self.release.version}, {alias})")
         return "\n".join(line for line in lines if line)
 
 
@@ -156,6 +158,9 @@ def distill(
     config: Config, run: Run, *, until: str | None = None, command: str = "", night: Mapping[str, Any] | None = None
 ) -> Outcome:
     """Run the path to its end, or to the stage `until`; collective. `night` is what was decided of one.
+
+    Of a stage that this run lacks the next one is the last. `judge` is everything but the promotion: the student is
+    registered with its verdict.
 
     Raises GateRejected if the student is registered but may not serve. What fails otherwise is raised as it is when
     it names its cause itself, else as a StageError that says which stage it was.
@@ -176,10 +181,13 @@ def distill(
             everything = step
         else:
             made.append(step)
-            if step.name == until:
-                return Outcome(name=config.name, made=made)
-    done = run.world.share_local(lambda: release(config, run, everything, stage_rows(made), command, night))
+            if until is not None and NAMES.index(step.name) >= NAMES.index(until):
+                break
     outcome = Outcome(name=config.name, made=made)
+    if everything is None or (until is not None and until not in ENDS):
+        return outcome
+    rows, serve = stage_rows(made), until != "judge"
+    done = run.world.share_local(lambda: release(config, run, everything, rows, command, night, serve=serve))
     return outcome if done is None else replace(outcome, report=done.report, release=done.release, shown=done.shown)
 
 

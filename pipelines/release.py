@@ -19,6 +19,7 @@ from recdistill.diagnosis.stages import found
 from recdistill.errors import GateRejected
 from recdistill.latency_stats import warning as noise_warning
 from recdistill.measure import Judged, read_json
+from recdistill.registry_verdict import decided, record
 from recdistill.report import read_report, write_report
 from recdistill.report_defer import warning
 from recdistill.results import Release
@@ -61,11 +62,14 @@ def release(
     stages: Sequence[Mapping[str, Any]],
     command: str,
     night: Mapping[str, Any] | None = None,
+    *,
+    serve: bool = True,
 ) -> Released:
     """Write the report; register the bundle, judge it by the gates and promote it, if the config names a registry.
 
     A bundle that is registered already keeps its version and its verdict. Of a `night` the report says what was decided
-    of it. Raises GateRejected, after the report is written, if the student may not serve.
+    of it. Without `serve` nothing is promoted. Raises GateRejected, after the report is written, if the student may not
+    serve.
     """
     out = report_directory(config, run, all_)
     report = assemble(config, all_, stages, command) | {"diagnosis": found(all_.data, all_.judged, run.store)}
@@ -79,7 +83,7 @@ def release(
     tracking.initialise(uri, run.store)
     bundle = all_.bundle
     version = registry.find_version(uri, model, manifest_sha256(bundle))
-    if _decided(uri, model, version):  # show what it was decided by
+    if decided(uri, model, version):  # show what it was decided by
         report, gates = _earlier(out, report), None
     else:  # new, or registered by a run that was killed before it came to a verdict
         gates = judged_beside(config, report, bundle, uri, all_.data.read)
@@ -93,8 +97,9 @@ def release(
         if night is not None and (stood := superseded(uri, model, version)) is not None:
             write_report(report, out)
             return Released(out, stood, show(report))
-        released = registry.promote(uri, model, version, gates=gates)
-        report["verdict"] |= {"promoted": True, "version": version, "text": f"serves as {released.alias}"}
+        released = (registry.promote if serve else record)(uri, model, version, gates=gates)
+        text = "passed its gates, and is not promoted" if released.alias is None else f"serves as {released.alias}"
+        report["verdict"] |= {"promoted": released.alias is not None, "version": version, "text": text}
     except GateRejected as refusal:
         text = "registered, but not promoted"
         reasons = refusal.reasons or report["verdict"]["reasons"]
@@ -207,11 +212,6 @@ def _warnings(quality: Mapping[str, Any], index: Mapping[str, Any]) -> list[str]
     if not index.get("reached", True):
         found.append("the index misses index.min_recall: name another factory, or accept a lower recall")
     return found
-
-
-def _decided(uri: str, model: str, version: int | None) -> bool:
-    """Say whether gates have been judged for `version`; its registration alone says nothing of them."""
-    return version is not None and any(v["version"] == version and "gate" in v for v in registry.history(uri, model))
 
 
 def _verdict(report: dict[str, Any], gates: Sequence[Any]) -> None:

@@ -58,7 +58,9 @@ def nights(tiny, tmp_path_factory) -> SimpleNamespace:
         plant(home.home, n, range(6, 66) if n > 1 else range(60), range(3, 48) if n > 1 else range(45))
     words = ("run", home.config("nights", **CONFIG), "--json", "--partition")
     one, two = (str(FIRST + timedelta(days=n)) for n in (1, 3))
-    found = SimpleNamespace(home=home, days=(one, two), first=home(*words, one))
+    found = SimpleNamespace(home=home, days=(one, two), judged=home(*words, one, "--until", "judge"))
+    found.unserved = json.loads(home("show", "nights", "--json").stdout)
+    found.first = home(*words, one)
     found.killed = home(*words, two, kill=r"/index/[0-9a-f]+$")
     with ThreadPoolExecutor(2) as pool:
         found.twice = list(pool.map(lambda _: home(*words, two), range(2)))
@@ -98,6 +100,15 @@ def test_the_first_night_is_full_and_the_next_begins_where_it_ended(nights) -> N
     before = manifest(nights, "yesterday", day)["inputs"]
     for name in ("teacher", "student", "scratch"):
         assert before[f"before-{name}"] == first["fingerprints"][name]
+
+
+def test_a_night_that_was_judged_alone_is_promoted_by_its_verdict(nights) -> None:
+    judged, first = said(nights.judged), said(nights.first)
+    (version,) = nights.unserved["versions"]
+    assert (version["version"], version["gate"], version["aliases"]) == (1, "passed", ["candidate"])
+    assert (judged["status"], judged["promoted"], judged["release"]["alias"]) == ("done", False, None)
+    assert all(row["hit"] for row in first["stages"])
+    assert (first["version"], first["promoted"], first["gates"]) == (1, True, judged["gates"])
 
 
 def test_who_left_has_no_row_and_who_came_has_one(nights) -> None:

@@ -82,6 +82,9 @@ def test_until_stops_after_a_stage_and_refuses_an_unknown_one(tiny, done):
     assert [(row["stage"], row["hit"]) for row in stopped["stages"]] == [("ingest", True), ("split", True)]
     assert stopped["report"] is None
     assert stopped["release"] is None
+    measured = said(tiny("run", done.config, "--json", "--until", "surface"))  # which this run has not
+    assert [row["stage"] for row in measured["stages"]] == NAMES
+    assert measured["release"] is None
     refused = tiny("run", done.config, "--until", "studnet")
     assert refused.returncode == 2
     assert "did you mean 'student'" in refused.stderr

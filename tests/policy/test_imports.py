@@ -39,6 +39,7 @@ LEVELS = (
         "ann_tune",
     }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
+    | {"registry_verdict"}
     | {
         "held",
         "latency_child",

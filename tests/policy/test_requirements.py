@@ -38,18 +38,27 @@ def needed() -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("variant", ["cpu", "cuda"])
+@pytest.mark.parametrize("variant", ["cpu", "cuda", "dagster"])
 def test_every_requirement_is_pinned_and_nothing_else_is_said(variant: str) -> None:
     lines = (ROOT / "requirements" / f"{variant}.txt").read_text().splitlines()
     odd = [line for line in lines if not re.fullmatch(r"#.*|[a-z0-9-]+==[0-9][0-9A-Za-z.]*", line)]
     assert odd == []
-    assert needed() - BUILDS - set(pins(variant)) == set()
+    assert variant == "dagster" or needed() - BUILDS - set(pins(variant)) == set()
 
 
 def test_the_two_files_differ_in_the_build_of_fbgemm_alone() -> None:
     cpu, cuda = pins("cpu"), pins("cuda")
     assert {k: v for k, v in cpu.items() if cuda.get(k) != v} == {"fbgemm-gpu-cpu": "1.8.0"}
     assert {k: v for k, v in cuda.items() if cpu.get(k) != v} == {"fbgemm-gpu": "1.8.0"}
+
+
+def test_the_environment_of_dagster_has_what_the_stages_have_but_for_protobuf() -> None:
+    found, stages = pins("dagster"), pins("cpu")
+    assert {name for name, version in found.items() if stages.get(name, version) != version} == {"protobuf"}
+    declared = [Requirement(text) for text in metadata.requires("recdistill") or [] if "dagster" in text]
+    for wanted in declared:
+        assert wanted.specifier.contains(Version(found[canonicalize_name(wanted.name)])), wanted
+    assert "torch" not in found
 
 
 def test_what_is_installed_is_what_is_pinned() -> None:
