@@ -97,7 +97,7 @@ def metadata(config: Config, summary: Mapping[str, Any], until: str) -> dict[str
     rows = [[r["stage"], r["fingerprint"], f"{r['seconds']:.1f}", "yes" if r["hit"] else ""] for r in summary["stages"]]
     found: dict[str, Any] = {
         "start": summary["start"],
-        "why": summary["why"] or "the champion's models are to be followed",
+        "why": summary["why"] or "begins where the champion ended",
         "stages": _markdown(_table(("stage", "fingerprint", "seconds", "found done"), rows)),
     }
     if until == "split":
