@@ -18,7 +18,7 @@ from benchmarks.workers import Crew, Worker
 
 LEVEL = 0.99
 PATIENCE = 3  # measurements without a gain
-LIMIT, TRY, QUICK = 900.0, 150.0, 45.0  # CPU seconds of each, of a try, and of both where it must be quick
+LIMIT, TRY, QUICK = 250.0, 100.0, 45.0  # CPU seconds of each, of a try, and of both where it must be quick
 LEVELS = (0.10, 0.11, 0.12, 0.13, 0.14)  # of the table of times
 LIMITS = {"RecBole BPR": (1.0, 1.0), "implicit BPR": (1.0, 1.0), "implicit ALS": (None, 1.0)}  # must, aim
 Curve = list[tuple[float, float, float]]  # CPU seconds, wall seconds, NDCG@20
