@@ -68,6 +68,7 @@ def test_what_is_installed_is_what_is_pinned() -> None:
 
 
 def test_the_pins_keep_the_declared_ranges() -> None:
+    found = pins("dagster") | pins("cpu")  # what only the scheduler needs is pinned in its own file
     for text in metadata.requires("recdistill") or []:
         wanted = Requirement(text)
-        assert wanted.specifier.contains(Version(pins("cpu")[canonicalize_name(wanted.name)])), text
+        assert wanted.specifier.contains(Version(found[canonicalize_name(wanted.name)])), text
