@@ -70,7 +70,7 @@ def five_fields(line: str) -> str:
 
 
 def test_the_crontab_is_one(srv) -> None:
-    (text,) = blocks("crontab")
+    (text,) = blocks("text")
     lines = [line for line in text.splitlines() if not re.match(r"[A-Z_]+=", line)]
     assert "CRON_TZ=UTC" in text
     (command,) = map(five_fields, lines)
