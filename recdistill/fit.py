@@ -66,16 +66,17 @@ def fit(
     part: tuple[int, int] = (0, 1),
     prefetch: int = 0,
     since: Path | None = None,
-) -> dict[str, Any]:
-    """Train a model and write it to `out`: weights.safetensors, curve.json, and an encoder's vectors; collective.
+) -> dict[str, Any]:  # long: the steps of a training, in their order
+    """Write weights.safetensors, curve.json and an encoder's vectors to `out`, return what was reached; collective.
 
-    Without `teaching` this is the teacher or the scratch student. A run that was killed goes on from its checkpoint in
-    `out`, and ends in the same files. With `keep` all validations' weights stay there, as weights-<step>.safetensors.
-    It begins with what the fit at `after` learned, or a teacher of the day before left at `since`; `part` k of K with
-    all that the part before it kept for it. Returns what was reached.
+    Without `teaching` this is the teacher or the scratch student. A killed one goes on from its checkpoint in `out`, to
+    the same files; `keep` leaves each validation's weights-<step>.safetensors. It begins with what the fit at `after`
+    learned, or yesterday's teacher left at `since`; `part` k of K with all that the last one kept.
     """
-    sampler = _sampler(dataset, spec, settings, sequences := Sequences.of(dataset.train))
-    steps, until = (end(which, settings.epochs, sampler.steps_per_epoch) for which in ((0, 1), part))
+    sequences = Sequences.of(dataset.train)
+    sampler = _sampler(dataset, spec, settings, sequences)
+    steps = settings.epochs * sampler.steps_per_epoch
+    until = end(part, settings.epochs, sampler.steps_per_epoch)
     plain = build(spec, dataset, PlainTable, seed=settings.seed)
 
     def ask() -> dict[str, tuple[Float, Float]]:

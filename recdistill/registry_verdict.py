@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 from recdistill import registry
+from recdistill import registry_versions as held
 from recdistill.errors import GateRejected
 from recdistill.results import GateResult, Release
-from recdistill.tracking import insist, store
+from recdistill.tracking import store
 
 
 def decided(uri: str, model: str, version: int | None) -> bool:
@@ -27,8 +27,7 @@ def record(uri: str, model: str, version: int, *, gates: Sequence[GateResult] | 
         failed = [gate.reason for gate in gates if not gate.passed]
         tags = {registry.REASONS: "; ".join(failed), registry.GATE: registry.FAILED if failed else registry.PASSED}
         with store(uri) as client:
-            for name, text in tags.items():
-                insist(partial(client.set_model_version_tag, model, str(version), name, text[: registry.LONGEST]))
+            held.tag(client, model, version, tags)
     found = _found(uri, model, version)
     if found.get("gate") != registry.PASSED:
         reasons = (found.get("reasons") or "its gates were never judged").split("; ")
