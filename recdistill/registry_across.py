@@ -28,7 +28,8 @@ def promote_across(uri: str, to: str, model: str, version: int, *, force: bool =
     `force` is that of `promote`. Raises ArtifactError if a bundle is not whole, GateRejected if it does not serve.
     """
     if _same(uri, to):
-        raise ConfigError("it is in this registry: --to names another one", where=shown(to), fix="leave --to out")
+        what = "a version is promoted to another registry than it is in"
+        raise ConfigError(what, where=shown(to), fix="leave --to out")
     with store(uri) as client:
         asked = held.version(client, model, version)
     if asked.tags.get(GATE) != PASSED and not force:
