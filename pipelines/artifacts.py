@@ -42,7 +42,8 @@ def show(target: str, /, *, mlflow: Uri = None, json: Json = False) -> int:
     versions = registry.history(uri, target)
     if not versions:
         raise ArtifactError(f"no artifact directory and no registered model {target!r}", where=shown(uri))
-    head = ("version", "aliases", "gate", "data_end", "created_at", "reasons")
+    night = ("partition", "start") if any("partition" in v for v in versions) else ()
+    head = ("version", "aliases", *night, "gate", "data_end", "created_at", "reasons")
     rows = [[", ".join(v["aliases"]), *(v.get(h, "") for h in head[2:])] for v in versions]
     text = table([[v["version"], *row] for v, row in zip(versions, rows, strict=True)], head)
     say({"model": target, "uri": shown(uri), "versions": versions}, text, as_json=json)

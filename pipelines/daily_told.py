@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
+from pipelines.ages import ages
 from recdistill import registry
 from recdistill.config import Config
 from recdistill.daily_spec import AGES, AlarmSpec
@@ -13,36 +14,24 @@ from recdistill.measure import Judged
 from recdistill.results import Release
 from recdistill.stages import Data
 
-DAY = 86_400  # seconds
-
 
 def of_night(config: Config, night: Mapping[str, Any], data: Data, judged: Judged) -> dict[str, Any]:
     """Return the section `daily` of a report: the decision, the ages as they are now, and the alarms."""
     assert config.daily is not None
-    found = ages(night, data, judged, datetime.now(UTC))
+    found = of_days(night, ages(data, judged))
     return {**night, "ages": found, "alarms": alarms(config.daily.alarms, {**night["drift"], **found})}
 
 
-def ages(night: Mapping[str, Any], data: Data, judged: Judged, now: datetime) -> dict[str, float | None]:
-    """Return ages in days, null of what there is none of.
-
-    `data_days` since the log's last row, `teacher_days` since the oldest of its models was trained, `labels_days` since
-    they were scored; on the log's own calendar, `champion_days` from the end of the champion's log to the night's
-    day, and `full_days` since the night that began at random.
+def of_days(night: Mapping[str, Any], found: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return the ages `found` and two on the log's own calendar: `champion_days` from the end of the champion's log to
+    the night's day, null if there is none, and `full_days` since the night that began at random.
     """
     day = date.fromisoformat(night["partition"])
-    trained = [model.artifact.manifest.created_at for model in judged.teacher.models]
-    scored = None if judged.labels is None else judged.labels.manifest.facts.get("scored_at")
     base, full_on = night["base"], date.fromisoformat(night["full_on"])
-    found = {
-        "data_days": _since(data.ingested.manifest.facts.get("last"), now),
-        "champion_days": None if base is None else float((day - date.fromisoformat(base["log_end"])).days),
-        "full_days": float((day - full_on).days),
-        "teacher_days": _since(min(trained, default=None), now),
-        "labels_days": _since(scored, now),
-    }
-    assert found.keys() == set(AGES)
-    return found
+    since = None if base is None else float((day - date.fromisoformat(base["log_end"])).days)
+    told = {**found, "champion_days": since, "full_days": float((day - full_on).days)}
+    assert told.keys() == set(AGES)
+    return told
 
 
 def alarms(bounds: Mapping[Any, AlarmSpec], figures: Mapping[str, float | None]) -> list[dict[str, Any]]:
@@ -80,9 +69,3 @@ def superseded(uri: str, model: str, version: int) -> Release | None:
     if not served or registry.CHAMPION in found["aliases"]:
         return None
     return Release(model=model, version=version, alias=None, gates=(), uri=uri, run_id=found["run_id"])
-
-
-def _since(moment: str | None, now: datetime) -> float | None:
-    if not moment:
-        return None
-    return round((now - datetime.fromisoformat(moment)).total_seconds() / DAY, 4)

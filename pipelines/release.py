@@ -9,6 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pipelines.ages import ages
 from pipelines.daily_told import night_tags, of_night, superseded
 from pipelines.judging import judged_beside
 from recdistill import registry, tracking
@@ -156,6 +157,7 @@ def assemble(config: Config, all_: Everything, stages: Sequence[Mapping[str, Any
             "split": split_facts | ({"lint": lint} if isinstance(lint, list) else dict(lint)),
             "labels": labels,
             "teacher": {} if judged.teacher.recipe is None else dict(judged.teacher.recipe.manifest.facts),
+            "ages": {name: days for name, days in ages(all_.data, judged).items() if days is not None},
             "evaluated": {"users": quality["users"], "users_without_test": quality["users_without_test"]},
         },
         "curves": {name: _curve(artifact) for name, artifact in fitted.items()},

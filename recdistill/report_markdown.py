@@ -73,6 +73,7 @@ def model_card(report: Mapping[str, Any]) -> str:
         table(view.facts(data.get("ingest", {})), ("data", "")),
         table(view.facts(data.get("split", {}), skip=("lint",)), ("split", "")),
         table(view.facts(data.get("labels", {})), ("labels", "")),
+        table(view.facts(data.get("ages", {})), ("age", "")),
         "## Quality",
         table(view.quality(report)),
         "Intervals are 95% bootstrap intervals over users." if report["quality"] else "",

@@ -51,6 +51,7 @@ def test_the_report_is_whole_and_says_how_it_was_made(tiny, done):
         assert 0 <= row["low"] <= row["value"] <= row["high"] <= 1
     assert {r["model"] for r in report["latency"]} == {"student@index", "student@flat", "teacher"}
     assert [row["stage"] for row in report["stages"]] == NAMES
+    assert report["data"]["ages"]["teacher_days"] >= report["data"]["ages"]["labels_days"] >= 0
     assert report["verdict"]["promoted"] is True
     assert report["verdict"]["version"] == 1
     assert report["config"]["student"]["model"]["dim"] == 8
