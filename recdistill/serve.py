@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from recdistill.serve_gate import Deferral, joined, read_deferral
 from recdistill.serve_requests import requests_of
 from recdistill.serve_search import search_index, search_without
-from recdistill.serve_tables import Packed, unpack
+from recdistill.serve_tables import Packed, read_tables, unpack
 
 FORMAT = 2
 REQUIRED = ("query.safetensors", "query.json", "user_ids.parquet", "item_ids.parquet", "popular.npy", "index.faiss")
@@ -44,7 +44,7 @@ class BundleError(Exception):
 
 
 class Bundle(NamedTuple):
-    """A bundle in memory; `U` users, `I` items."""
+    """A bundle in memory, its tables and index mapped from their files; `U` users, `I` items."""
 
     path: Path
     kind: str  # mf, two_tower
@@ -78,12 +78,11 @@ def open_bundle(path: Path) -> Bundle:
     """
     check_files(path)
     from pyarrow import parquet
-    from safetensors.numpy import load_file
 
     try:
         meta = json.loads((path / "query.json").read_text(encoding="utf-8"))
         params = json.loads((path / "index.json").read_text(encoding="utf-8")).get("params", "")
-        arrays = load_file(path / "query.safetensors")
+        arrays = read_tables(path / "query.safetensors")
         user_ids = parquet.read_table(path / "user_ids.parquet")["user_id"].to_pylist()
         item_ids = parquet.read_table(path / "item_ids.parquet")["item_id"].to_pylist()
         offsets = past = None
@@ -141,7 +140,11 @@ def file_digest(path: Path) -> str:
 
 
 def read_index(path: Path, params: str = "") -> Any:
-    """Return the FAISS index in a file whose digest was checked; raises BundleError if FAISS cannot read it."""
+    """Return the FAISS index in a file whose digest was checked; raises BundleError if FAISS cannot read it.
+
+    Its vectors stay in the file, which is mapped: processes that serve one file share one copy in memory. Who replaces
+    the file by renaming, as a bundle is written, changes nothing for them; who writes into it does.
+    """
     import faiss
 
     # They are of the whole process: who reads another file is not to meet limits that were meant for this one.
@@ -149,7 +152,7 @@ def read_index(path: Path, params: str = "") -> Any:
     faiss.set_deserialization_vector_byte_limit(min(READ_LIMIT, 4 * path.stat().st_size if path.is_file() else 0))
     faiss.set_deserialization_loop_limit(LOOP_LIMIT)
     try:
-        index = faiss.read_index(str(path))
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         if params:
             faiss.ParameterSpace().set_index_parameters(index, params)
     except RuntimeError as cause:
@@ -269,7 +272,7 @@ if not __name__.startswith("recdistill."):  # MLflow runs a copy of this file un
             k, exclude_seen = (params or {}).get("k", 10), bool((params or {}).get("exclude_seen", False))
             ids = (next(iter(self.bundle.user_row)), self.bundle.item_ids[0])
             try:
-                requests = requests_of(model_input, k, ids)
+                requests = requests_of(model_input, k, ids, len(self.bundle.item_ids))
                 answers = recommend(self.bundle, self.index, requests, int(k), exclude_seen=exclude_seen)
             except ValueError as cause:
                 raise mlflow.MlflowException.invalid_parameter_value(str(cause)) from None

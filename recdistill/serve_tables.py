@@ -9,13 +9,16 @@ A part of the file that MLflow runs (recdistill.bundle.model_code), so it import
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 STEPS = 255  # between the least and the greatest number of a row
+KEPT = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "U8": np.dtype("u1")}  # as safetensors calls them
 
 
 class Packed:
@@ -60,6 +63,29 @@ def unpack(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any] | Pack
     """Return the table `name` of `arrays`, whose rows can be taken; raises KeyError if it is not there."""
     found = arrays[name]
     return found if found.dtype == np.float32 else Packed(found, arrays.get(f"{name}.scale"))
+
+
+def read_tables(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a safetensors file, read-only views of the mapped file.
+
+    The library's own reader copies them, so that each process that serves would hold its own. Raises ValueError if the
+    file is no such file, is cut, or holds other types than a bundle's.
+    """
+    whole = np.memmap(path, np.uint8, "r").view(np.ndarray)
+    try:
+        start = 8 + int(whole[:8].view("<u8")[0])
+        header = json.loads(whole[8:start].tobytes())
+        header.pop("__metadata__", None)
+        return {name: _mapped(whole[start:], said) for name, said in header.items()}
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as cause:
+        raise ValueError(f"{path.name} is not the file of tables that its header says: {cause}") from cause
+
+
+def _mapped(data: NDArray[np.uint8], said: Mapping[str, Any]) -> NDArray[Any]:
+    (first, end), kind = said["data_offsets"], KEPT[said["dtype"]]
+    if not 0 <= first <= end <= len(data):
+        raise ValueError(f"bytes {first} to {end} of {len(data)}")
+    return data[first:end].view(kind).reshape(said["shape"])
 
 
 def rounded(table: NDArray[Any], kind: str) -> NDArray[np.float32]:
