@@ -106,16 +106,17 @@ def log_report(uri: str, run: str, report_dir: Path) -> None:
 
 
 def signature(bundle: Bundle) -> Any:
-    """Return the MLflow signature of the served model: its ids have the bundle's types, and a gate answers too."""
+    """Return the MLflow signature of the served model: what it answers has the bundle's types, also that of a gate.
+
+    What it is asked has any, for the model checks it: of a column of whole numbers MLflow makes whole numbers, 1000 of
+    1000.5 and 1 of true, so that another user would be answered for; and it refuses lists beside rows that have none.
+    """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-    from mlflow.types.schema import Array
+    from mlflow.types.schema import AnyType, Array
 
-    user, item = (
-        DataType.string if isinstance(like, str) else DataType.long
-        for like in (next(iter(bundle.user_row)), bundle.item_ids[0])
-    )
-    asked = Schema([ColSpec(user, "user_id"), ColSpec(Array(item), "history", required=False)])
+    item = DataType.string if isinstance(bundle.item_ids[0], str) else DataType.long
+    asked = Schema([ColSpec(AnyType(), "user_id"), ColSpec(AnyType(), "history", required=False)])
     given = [("item_ids", Array(item)), ("scores", Array(DataType.double)), ("source", DataType.string)]
     given += [("defer", DataType.boolean)] if bundle.deferral is not None else []
     answer = Schema([ColSpec(kind, name) for name, kind in given])
