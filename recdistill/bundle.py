@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from recdistill.types import Float, Int
 
 __all__ = ["Bundle", "encode", "gated_bundle", "manifest_sha256", "model_code", "open_bundle", "write_bundle"]
 FIX = "build the bundle again, or fetch it from the registry"
+CODE = "serve.py"  # beside a model's artifacts
 TABLES = ("user", "history")  # of query.safetensors
 
 
@@ -128,11 +130,20 @@ def open_bundle(path: Path, *, manifest: str | None = None) -> Bundle:
 
 def model_code(out: Path) -> Path:
     """Write the code that serves a bundle to the directory `out`, as the one file that MLflow copies; return it."""
+    write_text(out / CODE, _code())
+    return out / CODE
+
+
+def code_sha256() -> str:
+    """Return the sha256 of the code that `model_code` writes."""
+    return hashlib.sha256(_code().encode()).hexdigest()
+
+
+def _code() -> str:
     own = re.compile(r"^from (?:recdistill|__future__)\b.*\n", re.MULTILINE)
     pieces = (serve_tables, serve_gate, serve_requests, serve_search, serve)
     parts = [own.sub("", Path(piece.__file__).read_text(encoding="utf-8")) for piece in pieces]
-    write_text(out / "serve.py", "\n".join(["from __future__ import annotations\n", *parts]))
-    return out / "serve.py"
+    return "\n".join(["from __future__ import annotations\n", *parts])
 
 
 def manifest_sha256(path: Path) -> str:

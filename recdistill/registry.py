@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, StringConstraints
 
 from recdistill import registry_versions as held
-from recdistill.bundle import manifest_sha256, open_bundle
+from recdistill.bundle import code_sha256, manifest_sha256, open_bundle
 from recdistill.errors import ArtifactError, GateRejected, StageError
 from recdistill.gates import GatesSpec
 from recdistill.pyfunc import model_parts
 from recdistill.registry_versions import (
+    CODE_SHA256,
     DATA_END,
     FAILED,
     FINGERPRINT,
@@ -74,6 +75,7 @@ def register(uri: str, model: str, bundle: Path, run_id: str, tags: Mapping[str,
         return known
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     facts = {MANIFEST: digest, DATA_END: manifest.get("data_end"), FINGERPRINT: manifest.get("fingerprint")}
+    facts |= {CODE_SHA256: code_sha256()}
     with store(uri) as client, fluent(uri), tempfile.TemporaryDirectory() as folder:
         import mlflow
         import pandas as pd

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 GATE, REASONS, DATA_END = "recdistill.gate", "recdistill.reasons", "recdistill.data_end"
 MANIFEST, FINGERPRINT = "recdistill.manifest_sha256", "recdistill.fingerprint"
+CODE_SHA256 = "recdistill.code_sha256"  # of the code that serves it, as it was registered
 PROMOTED_AT, PROMOTED_FROM = "recdistill.promoted_at", "recdistill.promoted_from"
 PASSED, FAILED, WITHDRAWN = "passed", "failed", "withdrawn"
 LONGEST = 5000  # characters of a tag

@@ -39,7 +39,7 @@ LEVELS = (
         "ann_tune",
     }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
-    | {"registry_verdict"}
+    | {"registry_verdict", "guarded", "registry_served", "scoring_app"}
     | {
         "held",
         "latency_child",
@@ -117,6 +117,7 @@ WALLS = {
         "recdistill/pyfunc.py",
         "recdistill/registry.py",
         "recdistill/registry_versions.py",
+        "recdistill/scoring_app.py",
         "recdistill/tracking.py",
         "recdistill/tracking_store.py",
         "recdistill/serve.py",
