@@ -1,4 +1,4 @@
-"""Every example of docs/schedulers.md is what it says: it parses, begins yesterday's night, and knows the codes."""
+"""Every example of docs/howto/schedule.md is what it says: it parses, begins yesterday's night, and knows the codes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipelines.daily_run import ALARM
 from recdistill import errors
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "schedulers.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "howto" / "schedule.md").read_text(encoding="utf-8")
 CODES = {each.exit_code for each in vars(errors).values() if isinstance(each, type) and hasattr(each, "exit_code")}
 HOPELESS = CODES - {errors.StageError.exit_code}
 # Stands for the command: keeps its words, says what it was told to, and ends so.
