@@ -3,6 +3,7 @@
 <root>/<stage>/<fingerprint>/            whole: manifest.json is there and every size matches
 <root>/<stage>/<fingerprint>.partial/    work in progress, or what a killed run left to continue from
 <root>/<stage>/<fingerprint>.lock        held by the one writer; the system frees it when that process dies
+<root>/<stage>/<fingerprint>.stat        what the file system said of its files when they were last hashed
 <root>/<stage>/<fingerprint>.*.part      held by each of several processes that fill a partial directory together
 """
 
@@ -27,10 +28,13 @@ from filelock import FileLock, Timeout
 from recdistill.errors import ArtifactError
 from recdistill.spec import canonical, fingerprint
 from recdistill.types import Artifact, FileEntry, Manifest
+from recdistill.whole import aside as aside  # which stages write their files with
+from recdistill.whole import note, publish, sha256, untouched, write_text
 from recdistill.world import World
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+DIGEST = "digest"
 PATIENCE = 10  # seconds to wait for a lock that is commonly held for a moment
 State = Literal["hit", "partial", "miss"]
 Work = Callable[[Path], Mapping[str, Any] | None]
@@ -68,14 +72,16 @@ def state(root: Path, step: Step) -> State:
 def build(root: Path, world: World, step: Step, work: Work) -> Artifact:
     """Return the artifact of `step`, running `work(directory)` only if it is not there; collective.
 
-    Raises ArtifactError if another process is building the same artifact.
+    Raises ArtifactError if another process is building the same artifact, or if what is there is damaged.
     """
     path = directory(root, step)
-    if world.share(lambda: state(root, step)) == "hit":
+    if _found(root, world, step):
         return open_artifact(path, hit=True)
     if step.collective and world.size > 1:
         lock = world.share_local(lambda: _lock(path))
         try:
+            if _found(root, world, step):  # the process that held the lock before us has finished it
+                return open_artifact(path, hit=True)
             started = time.monotonic()
             world.share(lambda: _begin(path, resumes=step.resumes))
             facts = work(path.with_suffix(".partial"))
@@ -87,6 +93,18 @@ def build(root: Path, world: World, step: Step, work: Work) -> Artifact:
     else:
         world.share(lambda: _build_alone(path, step, work))
     return open_artifact(path)
+
+
+def _found(root: Path, world: World, step: Step) -> bool:
+    """Say whether the artifact of `step` is there, having checked it; collective."""
+
+    def look() -> bool:
+        there = state(root, step) == "hit"
+        if there:
+            open_checked(directory(root, step))
+        return there
+
+    return world.share(look)
 
 
 @contextmanager
@@ -151,6 +169,8 @@ def _acquire(lock: FileLock, path: Path, what: str, seconds: float = 0) -> None:
 
 
 def _begin(path: Path, *, resumes: bool) -> None:
+    if path.exists():  # before anything is spent on what could not get this name
+        raise ArtifactError(f"no {MANIFEST}: not a whole artifact", where=str(path), fix=_REBUILD)
     partial = path.with_suffix(".partial")
     if not resumes:
         shutil.rmtree(partial, ignore_errors=True)
@@ -182,12 +202,28 @@ def _seal(path: Path, step: Step, facts: Mapping[str, Any] | None, started: floa
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started, 3),
     )
-    write_text(partial / MANIFEST, json.dumps(dataclasses.asdict(manifest), indent=1, sort_keys=True))
-    for name in [*files, MANIFEST]:
-        _fsync(partial / name)
-    _fsync(partial)
-    os.replace(partial, path)
-    _fsync(path.parent)
+    raw = json.loads(json.dumps(dataclasses.asdict(manifest)))  # as it will be read
+    write_text(partial / MANIFEST, json.dumps(raw | {DIGEST: _digest(raw)}, indent=1, sort_keys=True))
+    publish(partial, path)
+    note(path)
+
+
+def _digest(raw: Mapping[str, Any]) -> str:
+    """Return the hash of what a manifest says, but for that hash."""
+    told = json.dumps({name: value for name, value in raw.items() if name != DIGEST}, sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def open_checked(path: Path, *, hit: bool = False) -> Artifact:
+    """Return the artifact at `path`, all its files hashed again unless nothing was written to them since they were.
+
+    Raises ArtifactError, as `open_artifact` and `verify` do.
+    """
+    artifact = open_artifact(path, hit=hit)
+    if not untouched(path):
+        verify(artifact)
+        note(path)
+    return artifact
 
 
 def open_artifact(path: Path, *, hit: bool = False) -> Artifact:
@@ -200,6 +236,7 @@ def open_artifact(path: Path, *, hit: bool = False) -> Artifact:
         if raw["format"] > FORMAT:
             what = f"written in format {raw['format']}; this version reads up to {FORMAT}"
             raise ArtifactError(what, where=str(path), fix="upgrade recdistill, or delete the directory and run again")
+        said = raw.pop(DIGEST, None)  # manifests of before it was written have none
         manifest = Manifest(**raw | {"files": {k: FileEntry(**v) for k, v in raw["files"].items()}})
     except FileNotFoundError:
         raise ArtifactError(f"no {MANIFEST}: not a whole artifact", where=str(path), fix=_REBUILD) from None
@@ -215,6 +252,8 @@ def open_artifact(path: Path, *, hit: bool = False) -> Artifact:
         if file.stat().st_size != entry.size:
             what = f"{file.stat().st_size} bytes where the manifest says {entry.size}"
             raise ArtifactError(what, where=str(file), fix=_REBUILD)
+    if said is not None and said != _digest(raw):
+        raise ArtifactError(f"{MANIFEST} is not what was written", where=str(path), fix=_REBUILD)
     return Artifact(path=path, manifest=manifest, hit=hit)
 
 
@@ -226,38 +265,6 @@ def verify(artifact: Artifact) -> None:
     for name, entry in artifact.manifest.files.items():
         if sha256(artifact.path / name) != entry.sha256:
             raise ArtifactError("contents differ from the manifest", where=str(artifact.path / name), fix=_REBUILD)
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as hex."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` whole or not at all: aside, flushed, then renamed."""
-    with aside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def aside(path: Path):  # noqa: ANN201
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends well, remove it otherwise."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 PACKAGES = ("torch", "torchrec", "polars", "pyarrow", "faiss-cpu", "mlflow", "numpy")

@@ -12,7 +12,7 @@ from recdistill.models.recipe import TeacherSpec
 from recdistill.models.spec import ExternalSpec, Fitted, RankerSpec, StudentSpec
 from recdistill.report import read_report
 from recdistill.stages import Data
-from recdistill.store import open_artifact
+from recdistill.store import open_checked
 from recdistill.types import Artifact
 from recdistill.yesterday_stages import Before
 
@@ -32,7 +32,7 @@ def finished(path: Path, store: Path) -> Before:
         if fingerprint is None:
             what = f"the report names no {name}: it has {', '.join(made) or 'no stages'}"
             raise ArtifactError(what, where=where, fix="name the report of a whole run")
-        return open_artifact(root / stage / fingerprint, hit=True)
+        return open_checked(root / stage / fingerprint, hit=True)
 
     try:
         student = StudentSpec.model_validate(report["config"]["student"])
@@ -56,7 +56,7 @@ def _encoder(teacher: TeacherSpec, root: Path, made: Mapping[str, str]) -> Fitte
     if recipe is not None and recipe.kind != "delta":
         return None
     fits = [root / "fit" / made[name] for name in ("teacher", "teacher-1") if name in made]
-    return Fitted(teacher.model, open_artifact(fits[0], hit=True)) if fits else None
+    return Fitted(teacher.model, open_checked(fits[0], hit=True)) if fits else None
 
 
 def _root(path: Path, store: Path, split: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from recdistill.errors import ArtifactError, DataError
 from recdistill.spec import canonical, fingerprint
 from recdistill.store import Step, aside, build, directory, open_artifact, state, verify, write_text
 from recdistill.types import Artifact
+from recdistill.whole import untouched
 from recdistill.world import World
 
 ALONE = Step("split", 1, {"k": 1}, {"ingest": "aa"})
@@ -201,6 +203,44 @@ def test_a_flipped_bit_is_found_by_verify(artifact: Artifact) -> None:
     opened = open_artifact(artifact.path)  # the size is right, and opening does not read
     with pytest.raises(ArtifactError, match=r"b\.bin: contents differ"):
         verify(opened)
+
+
+def flip(file: Path, at: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+
+
+def test_a_stage_that_reads_a_flipped_bit_is_refused_before_it_reads(tmp_path: Path, artifact: Artifact) -> None:
+    flip(artifact.path / "deep" / "b.bin", 3)
+    with pytest.raises(ArtifactError, match=r"b\.bin: contents differ from the manifest\n  fix: delete the directory"):
+        build(tmp_path, World(), ALONE, write_two)
+    shutil.rmtree(artifact.path)
+    assert not build(tmp_path, World(), ALONE, write_two).hit
+
+
+def test_a_flipped_bit_of_the_manifest_is_found(artifact: Artifact) -> None:
+    file = artifact.path / "manifest.json"
+    flip(file, file.read_text().index('"rows": 3') + len('"rows": '))
+    assert json.loads(file.read_text())["facts"] == {"rows": 2}
+    with pytest.raises(ArtifactError, match=r"manifest\.json is not what was written"):
+        open_artifact(artifact.path)
+
+
+def test_an_artifact_that_was_copied_is_hashed_once_and_found(tmp_path: Path, artifact: Artifact) -> None:
+    shutil.copytree(tmp_path / "split", tmp_path / "copy" / "split")
+    assert build(tmp_path / "copy", World(), ALONE, write_two).hit
+    assert untouched(tmp_path / "copy" / "split" / ALONE.fingerprint)
+
+
+def test_a_directory_without_its_manifest_is_refused_before_anything_is_spent(tmp_path: Path, artifact: Artifact):
+    (artifact.path / "manifest.json").unlink()
+
+    def never(out: Path) -> None:
+        raise AssertionError("it was worked for what cannot get its name")
+
+    with pytest.raises(ArtifactError, match=r"no manifest\.json: not a whole artifact"):
+        build(tmp_path, World(), ALONE, never)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"files": 3}', '{"files": {"a.txt": {}}}', '{"files": {}}'])
