@@ -18,6 +18,7 @@ from recdistill.start import principal
 from recdistill.store import aside
 from recdistill.teaching import Teaching
 from recdistill.train import Progress
+from recdistill.types import Log, quiet
 from recdistill.world import World
 from recdistill.yesterday import carried
 
@@ -77,16 +78,16 @@ def learned(model: Model, after: Path | None) -> dict[str, Rows]:
     return {f"model.{module}": partial(_rows, file, name) for name, module in tables.items()}
 
 
-def resume(out: Path, model: Distributed, world: World, after: Path | None = None) -> Progress:
+def resume(out: Path, model: Distributed, world: World, after: Path | None = None, log: Log = quiet) -> Progress:
     """Bring `model` to where the training in `out` was, else to where `after` ended, if it kept that; collective.
 
     Of a training that is cut in parts all goes on, not its weights alone: the sums of Adagrad, the moments of Adam, the
     factors of balanced terms, what terms have learned, and what was best so far. So it is the training that it would
     be in one piece, bit for bit, but for what each part is taught.
     """
-    found = load_checkpoint(out, model, world)
+    found = load_checkpoint(out, model, world, log)
     if found is None and after is not None:
-        found = load_checkpoint(after, model, world)
+        found = load_checkpoint(after, model, world, ended=True)
         best = None if found is None else after / f"weights-{found['best_step']}.safetensors"
         if best is not None:  # which stay the best of all if no later validation finds better
             world.share(lambda: _copy(best, out / best.name) if best.is_file() else None)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from recdistill.errors import ArtifactError
 from recdistill.models.tables import Distributed
+from recdistill.types import Log, quiet
+from recdistill.whole import publish, sha256, write_text
 from recdistill.world import World
+
+STATE, DIGESTS = "state.json", "digests.json"
+READERS = 8  # files that are hashed at a time
 
 
 def save_checkpoint(
@@ -31,24 +38,39 @@ def save_checkpoint(
     world.share(lambda: _publish(out, path, partial, state, keep))
 
 
-def load_checkpoint(out: Path, model: Distributed, world: World) -> dict[str, Any] | None:
-    """Load the newest checkpoint in `out` into `model` and return the loop's state; None without one; collective."""
+def load_checkpoint(
+    out: Path, model: Distributed, world: World, log: Log = quiet, *, ended: bool = False
+) -> dict[str, Any] | None:
+    """Load the newest whole checkpoint in `out` into `model` and return the loop's state; None without one; collective.
+
+    One that is damaged is passed over, and `log` told of it: the training then begins again, and ends the same. Raises
+    ArtifactError instead if `out` is of a training that has `ended`, which nobody would repeat.
+    """
     import torch.distributed.checkpoint as dcp
 
-    found = world.share(lambda: _newest(out))
+    found = world.share(lambda: _newest(out, log, ended=ended))
     if found is None:
         return None
     state = model.state()
     with _quiet():
         dcp.load(state, checkpoint_id=found)
     model.load(state)
-    return json.loads((Path(found) / "state.json").read_text())
+    return json.loads((Path(found) / STATE).read_text())
+
+
+def drop_checkpoints(out: Path) -> None:
+    """Take every checkpoint in `out` away, none of which is there in part on the way."""
+    for torn in out.glob("checkpoint-*.tmp"):
+        shutil.rmtree(torn)
+    for path in out.glob("checkpoint-*"):
+        shutil.rmtree(path.replace(path.with_suffix(".tmp")))
 
 
 def _publish(out: Path, path: Path, partial: Path, state: dict[str, Any], keep: bool) -> None:
-    (partial / "state.json").write_text(json.dumps(state))
+    write_text(partial / STATE, json.dumps(state))
+    write_text(partial / DIGESTS, json.dumps(_digests(out, partial, state["best_step"]), indent=1))
     shutil.rmtree(path, ignore_errors=True)
-    os.replace(partial, path)
+    publish(partial, path)
     for old in out.glob("checkpoint-*"):
         if old != path:
             shutil.rmtree(old, ignore_errors=True)
@@ -57,13 +79,52 @@ def _publish(out: Path, path: Path, partial: Path, state: dict[str, Any], keep: 
             weights.unlink()
 
 
-def _newest(out: Path) -> str | None:
-    found = [p for p in out.glob("checkpoint-*") if p.suffix != ".tmp" and (p / "state.json").is_file()]
-    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
+def _digests(out: Path, partial: Path, best: int) -> dict[str, str]:
+    """Return the hash of every file that a training goes on with: those of its checkpoint, and those beside it."""
+    beside = [out / f"{name}-{best}.safetensors" for name in ("weights", "subclasses")]
+    guides = sorted(out.glob("guide-*.npz"), key=_step)[-1:]  # the refresh that the step before read
+    files = [*(file for file in partial.iterdir() if file.name != DIGESTS), *filter(Path.is_file, beside), *guides]
+    names = [file.name if file.parent == partial else f"../{file.name}" for file in files]
+    with ThreadPoolExecutor(READERS) as pool:
+        return dict(zip(names, pool.map(sha256, files), strict=True))
+
+
+def _newest(out: Path, log: Log, *, ended: bool) -> str | None:
+    there = [p for p in out.glob("checkpoint-*") if p.suffix != ".tmp" and (p / STATE).is_file()]
+    for path in sorted(there, key=_step, reverse=True):
+        odd = _damaged(path)
+        if odd is None:
+            return str(path)
+        if ended:
+            fix = "delete the directory and run the same command again"
+            raise ArtifactError(f"{odd} is not what was written", where=str(path.parent), fix=fix)
+        log(f"{path}: {odd} is not what was written: going on without this checkpoint", 0, 0, {})
+    return None
+
+
+def _damaged(path: Path) -> str | None:
+    """Return the first file of a checkpoint that is not what was written; None where all are, or nothing is known."""
+    try:
+        json.loads((path / STATE).read_text())
+        digests = json.loads((path / DIGESTS).read_text())
+    except FileNotFoundError:  # written before there were digests
+        return None
+    except (OSError, ValueError):
+        return f"{STATE} or {DIGESTS}"
+
+    def same(name: str) -> bool:
+        return (path / name).is_file() and sha256(path / name) == digests[name]
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return next((name for name, whole in zip(digests, pool.map(same, digests), strict=True) if not whole), None)
+
+
+def _step(path: Path) -> int:
+    return int(path.stem.split("-")[1])
 
 
 @contextmanager
-def _quiet():  # noqa: ANN202
+def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from recdistill.axes import served
 from recdistill.begin import end, resume, starts
+from recdistill.checkpoint import drop_checkpoints
 from recdistill.data.batches import Sampler
 from recdistill.data.prefetch import batches_ahead
 from recdistill.data.sequences import Sequences
@@ -87,7 +87,7 @@ def fit(
     before = after, since
     model = told(_distributed(dataset, spec, settings, lessons, teaching, world, layout, before), out, name, world, log)
     judge = partial(validate, plain, dataset, sequences=sequences, history=history_length(spec))
-    at, clock = resume(out, model, world, after), Stopwatch()
+    at, clock = resume(out, model, world, after, log), Stopwatch()
     prune = None if lessons is None or lessons.guide is None else lessons.guide.prune
     settle = settler(spec, teaching, partial(served, spec=spec, dataset=dataset, sequences=sequences))
     keeper = Keeper(out, model, plain, judge, world, clock, steps, checkpoint_every, keep, prune, settle)
@@ -261,21 +261,20 @@ def _finish(
     Of a training that goes on from its `latest` weights, those are left, and all that it goes on with.
     """
     out, plain = keeper.out, keeper.plain
-    if latest is None:
-        left = load_file(out / f"weights-{at.best_step}.safetensors")
-        weights, passing = out.glob("weights-*.safetensors"), [*out.glob("checkpoint-*"), *out.glob("guide-*")]
-        for old in [*(() if keeper.keep else weights), *passing]:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-    else:
-        left = keeper.served(latest)
+    left = load_file(out / f"weights-{at.best_step}.safetensors") if latest is None else keeper.served(latest)
     with aside(out / "weights.safetensors") as file:
         save_file(left, file)
     write_text(out / "curve.json", json.dumps([dict(point) for point in at.curve]))
-    if isinstance(plain, Ranker):
-        return {}
-    plain.load_state_dict(left)
-    found = vectors(plain, dataset, sequences, history)
-    for side in ("users", "items"):
-        with aside(out / f"{side}.npy") as file, file.open("wb") as handle:
-            np.save(handle, getattr(found, side))
-    return kept_head(out, at.best_step, scaled(found, plain.temperature), dataset)
+    facts = dict[str, Any]()
+    if not isinstance(plain, Ranker):
+        plain.load_state_dict(left)
+        found = vectors(plain, dataset, sequences, history)
+        for side in ("users", "items"):
+            with aside(out / f"{side}.npy") as file, file.open("wb") as handle:
+                np.save(handle, getattr(found, side))
+        facts = kept_head(out, at.best_step, scaled(found, plain.temperature), dataset)
+    if latest is None:  # last, and the checkpoint first: whoever is stopped before goes on from it
+        drop_checkpoints(out)
+        for old in [*(() if keeper.keep else out.glob("weights-*.safetensors")), *out.glob("guide-*")]:
+            old.unlink()
+    return facts

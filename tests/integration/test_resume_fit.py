@@ -10,6 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from recdistill.checkpoint import _newest
+from recdistill.errors import ArtifactError
 from recdistill.fit import fit
 from recdistill.models.spec import MFSpec, RankerSpec, TrainSpec, TwoTowerSpec
 from recdistill.types import Dataset, Interactions, quiet
@@ -119,3 +121,37 @@ def test_a_torn_checkpoint_is_not_read(tmp_path, dataset):
     (out / "checkpoint-7.tmp" / "state.json").write_text("{")
     (out / "checkpoint-7").mkdir()  # named, but without the state that is written last
     assert train(out, dataset, spec, every=3) == alone
+
+
+@pytest.mark.parametrize("way", ["flip", "truncate", "gone"])
+def test_a_damaged_checkpoint_is_passed_over_whatever_part_of_it_is(tmp_path, dataset, way):
+    """Its weights, its state, its sums, or the best weights beside it: the training begins again, and ends the same."""
+    spec = MODELS["mf"]
+    alone, out = train(tmp_path / "alone", dataset, spec), tmp_path / "stopped"
+    assert train(out, dataset, spec, stop=8, every=3) is None
+    shutil.copytree(out, tmp_path / "kept")
+    names = [*(f"checkpoint-6/{file.name}" for file in (out / "checkpoint-6").iterdir()), "weights-4.safetensors"]
+    assert len(names) == 5  # weights, their layout, state, hashes; and the best of the validations
+    for name in names:
+        shutil.rmtree(out)
+        shutil.copytree(tmp_path / "kept", out)
+        file = out / name
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.unlink()
+        if way != "gone":
+            file.write_bytes(data if way == "flip" else data[: len(data) // 2])
+        assert train(out, dataset, spec, every=3) == alone, name
+
+
+def test_a_training_that_ended_is_refused_if_what_it_left_is_damaged(tmp_path, dataset):
+    """Another one goes on from it: to begin again would be another training."""
+    out = tmp_path / "stopped"
+    assert train(out, dataset, MODELS["mf"], stop=8, every=3) is None
+    assert _newest(out, quiet, ended=True) == str(out / "checkpoint-6")
+    (out / "checkpoint-6" / "state.json").write_text("{}")
+    said = []
+    assert _newest(out, lambda *words: said.append(words[0]), ended=False) is None
+    assert "state.json is not what was written: going on without this checkpoint" in said[0]
+    with pytest.raises(ArtifactError, match=r"state\.json is not what was written"):
+        _newest(out, quiet, ended=True)
