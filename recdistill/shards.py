@@ -13,7 +13,7 @@ from recdistill.coverage import coverage
 from recdistill.errors import ArtifactError, ConfigError
 from recdistill.labels import FACTS, RELABEL, Layout, Lister, open_shard, shard_path, write_shard
 from recdistill.spec import canonical
-from recdistill.store import write_text
+from recdistill.store import sha256, write_text
 from recdistill.types import Interactions, Log
 
 
@@ -50,7 +50,7 @@ def write_shards(out: Path, layout: Layout, make: Callable[[], Lister], log: Log
     """
     own = [shard for shard in range(layout.shards) if share.owns(shard)]
     for shard in sorted(set(own) - set(missing(out, layout))):
-        open_shard(out, layout, shard, RELABEL)
+        _check(out, layout, shard)
     total, done = sum(len(layout.users(shard)) for shard in own), 0
     lister: Lister | None = None
     written: list[int] = []
@@ -60,6 +60,7 @@ def write_shards(out: Path, layout: Layout, make: Callable[[], Lister], log: Log
         if not shard_path(out, shard).is_file():
             lister = lister or make()
             write_shard(out, layout, shard, lister(users))
+            write_text(_digest(out, shard), sha256(shard_path(out, shard)))
             written.append(shard)
             log("label", done, total, {})
     return {"written": written, "shards": layout.shards, "missing": missing(out, layout)}
@@ -70,13 +71,26 @@ def missing(out: Path, layout: Layout) -> list[int]:
     return [shard for shard in range(layout.shards) if not shard_path(out, shard).is_file()]
 
 
+def _digest(out: Path, shard: int) -> Path:
+    """Return where the hash of a shard lies until the store is whole; files gathered from elsewhere have none."""
+    return out / f".{shard_path(out, shard).stem}.sha256"
+
+
+def _check(out: Path, layout: Layout, shard: int) -> None:
+    """Raise ArtifactError if a shard that is there is damaged, or of other labels."""
+    open_shard(out, layout, shard, RELABEL)
+    path, digest = shard_path(out, shard), _digest(out, shard)
+    if digest.is_file() and digest.read_text(encoding="utf-8") != sha256(path):
+        raise ArtifactError("contents differ from what was written", where=str(path), fix=RELABEL)
+
+
 def finish(out: Path, layout: Layout, facts: Mapping[str, Any], train: Interactions) -> dict[str, Any]:
     """Check that every shard is there and of these labels, and write labels.json; returns it and `scored_at`.
 
     Raises ArtifactError that names all missing shards, or the first that is damaged or of other labels.
     """
     for shard in sorted(set(range(layout.shards)) - set(absent := missing(out, layout))):
-        open_shard(out, layout, shard, RELABEL)
+        _check(out, layout, shard)
     if absent:
         what = f"{len(absent)} of {layout.shards} shards are missing: {', '.join(spans(absent))}"
         fix = "label them with `recdistill label CONFIG --shard i/n`, or without --shard here; or copy their files here"
@@ -85,6 +99,8 @@ def finish(out: Path, layout: Layout, facts: Mapping[str, Any], train: Interacti
     del known["shard_users"]
     known["coverage"] = coverage(out, layout, train)
     write_text(out / FACTS, canonical(known))
+    for shard in range(layout.shards):  # from here on the artifact's manifest has them
+        _digest(out, shard).unlink(missing_ok=True)
     # When they were scored is no part of what they are: the same labels made twice are the same files.
     times = [shard_path(out, shard).stat().st_mtime for shard in range(layout.shards)]
     return known | {"scored_at": datetime.fromtimestamp(min(times), UTC).isoformat(timespec="seconds")}

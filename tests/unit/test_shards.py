@@ -43,6 +43,27 @@ def files(out: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in out.iterdir()}
 
 
+@pytest.mark.parametrize("at", [9, 200, -30])
+def test_a_shard_of_which_a_bit_has_flipped_is_refused_and_made_again(tmp_path: Path, at: int):
+    write_shards(tmp_path, LAYOUT, teacher(), quiet, Share(1, 2))
+    before, path = files(tmp_path), shard_path(tmp_path, 2)
+    data = bytearray(path.read_bytes())
+    data[at] ^= 4
+    path.write_bytes(data)
+    for work in (
+        lambda: write_shards(tmp_path, LAYOUT, never, quiet, Share()),
+        lambda: finish(tmp_path, LAYOUT, {}, TRAIN),
+    ):
+        with pytest.raises(ArtifactError, match="labels-00002"):
+            work()
+    path.unlink()
+    write_shards(tmp_path, LAYOUT, teacher(), quiet, Share(1, 2))
+    assert files(tmp_path) == before
+    write_shards(tmp_path, LAYOUT, teacher(), quiet, Share())
+    finish(tmp_path, LAYOUT, FACTS, TRAIN)
+    assert sorted(files(tmp_path)) == ["labels-00000.arrow", "labels-00001.arrow", "labels-00002.arrow", "labels.json"]
+
+
 def test_labels_are_written_by_shard_and_resumed(tmp_path: Path):
     asked: list[list[int]] = []
     said = write_shards(tmp_path, LAYOUT, teacher(asked), quiet, Share())
