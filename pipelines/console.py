@@ -13,6 +13,7 @@ from typing import Annotated, Any, TextIO
 
 from cyclopts import Parameter
 
+from pipelines.causes import fix_of
 from recdistill.errors import ConfigError, RecdistillError
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object.")]
@@ -51,13 +52,17 @@ def complain(error: BaseException, *, as_json: bool, debug: bool) -> int:
     elif known:
         text = str(error)
     else:
-        text = f"unexpected {type(error).__name__}: {error}\n  fix: add --debug to see where, and report it"
+        fix = fix_of(error) or "add --debug to see where, and report it"
+        text = f"unexpected {type(error).__name__}: {error}\n  fix: {fix}"
     if debug and speaks():
         traceback.print_exception(error)
     if as_json:
         say({"error": text, "kind": type(error).__name__, "exit_code": code, **_details(error)}, "", as_json=True)
     elif speaks():
         print(f"error: {text}" if "\n" not in text or not isinstance(error, ConfigError) else text, file=sys.stderr)
+    if not speaks() and code == 1 and not getattr(error, "shared", False):
+        # What befell this rank alone, which may be all that is ever heard of it: rank 0 only sees it go.
+        print(f"rank {os.environ['RANK']}: error: {text}", file=sys.stderr)
     return code
 
 

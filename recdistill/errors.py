@@ -18,6 +18,7 @@ class RecdistillError(Exception):
     """A failure that the user can act on: `what` happened, `where`, and how to `fix` it."""
 
     exit_code = 1
+    shared = False  # raised by rank 0, which says it, and passed on to the others
 
     def __init__(self, what: str, *, where: str | None = None, fix: str | None = None) -> None:
         self.what, self.where, self.fix = what, where, fix

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count
@@ -21,14 +21,15 @@ from uuid import uuid4
 
 from recdistill import errors
 from recdistill.errors import RecdistillError, StageError
+from recdistill.pulse import await_key, beating
 
 T = TypeVar("T")
-LONG = timedelta(days=7)  # how long ranks wait for rank 0's stages; torchrun ends them at once if it dies
+LONG = timedelta(days=7)  # how long ranks wait for rank 0's stages while it lives
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 KEPT, LARGEST_KEPT = 2**30, 2**25  # bytes kept at the heap's end, and of one block: the most that glibc takes
 HUNG = timedelta(minutes=10)  # a collective that takes longer has lost a peer
 SOON = timedelta(seconds=2)  # how often a rank that joins looks whether a newer attempt has begun
-ASK = timedelta(minutes=1)  # how often a rank that waits asks whether the store is still there
+ASK = timedelta(minutes=1)  # how often a rank that waits asks whether rank 0 is still there
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,9 @@ class World:
         answer = json.loads(self.store.get(key))
         if "error" in answer:
             kind = getattr(errors, answer["error"], StageError)
-            raise (kind if issubclass(kind, RecdistillError) else StageError)(answer["text"])
+            error = (kind if issubclass(kind, RecdistillError) else StageError)(answer["text"])
+            error.shared = True
+            raise error
         return answer["value"]
 
     def share_local(self, work: Callable[[], T]) -> T | None:
@@ -79,15 +82,11 @@ class World:
         return [json.loads(self.store.get(key)) for key in keys]
 
     def _await(self, key: str) -> None:
-        """Wait for `key`, asking again and again: one long silence would never notice that a machine has vanished."""
-        import torch.distributed as dist
-
-        end = time.monotonic() + LONG.total_seconds()
-        while time.monotonic() < end:
-            with suppress(dist.DistStoreError):  # it is not there yet; a store that is gone is another error
-                self.store.wait([key], ASK)
-                return
-        raise StageError("rank 0 has said nothing for a week", where=f"rank {self.rank}", fix="run it again")
+        """Wait for `key`, which rank 0 sets, for as long as it lives."""
+        if not await_key(self.store, key, silence=HUNG, ask=min(ASK, HUNG / 4), long=LONG):
+            what = f"rank 0 has said nothing for {HUNG.total_seconds():g} s: it is stopped, or its machine is gone"
+            fix = "end what is left of the run, see why it stopped, and run the same command again"
+            raise StageError(what, where=f"rank {self.rank}", fix=fix)
 
     def barrier(self) -> None:
         """Wait for every rank."""
@@ -128,10 +127,10 @@ def world(*, device: str = "auto", threads: int | None = None) -> Iterator[World
         if size == 1:
             yield World(device=_device(device, local))
         else:
-            yield _join(rank, size, _device(device, local), given=given)
-            import torch.distributed as dist
-
-            dist.barrier()
+            joined = _join(rank, size, _device(device, local), given=given)
+            with beating(joined.store) if rank == 0 else nullcontext():
+                yield joined
+                joined.barrier()
     finally:
         if not given:
             _leave()

@@ -15,7 +15,7 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 # A module imports from its own level and those before it; a package stands for all of its modules.
 LEVELS = (
     {"errors", "threads", "types", "results", "spec"},
-    {"agree", "store", "world", "topk", "topk_kernels", "yamledit", "yamlfile"},
+    {"agree", "pulse", "store", "whole", "world", "topk", "topk_kernels", "yamledit", "yamlfile"},
     {"data", "models", "distill", "labels", "metrics"},
     {
         "train",
