@@ -9,10 +9,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from pipelines.causes import fix_of
 from pipelines.daily_night import alone, night, of_day
 from pipelines.distill import Outcome, distill, stage_rows
 from recdistill.config import Config
-from recdistill.errors import GateRejected, RecdistillError
+from recdistill.errors import GateRejected, RecdistillError, StageError
 from recdistill.report import read_report
 from recdistill.report_words import find, served
 from recdistill.stages import Run
@@ -49,6 +50,9 @@ def nightly(config: Config, day: date, run: Run, *, until: str | None = None, co
         error = None
     except RecdistillError as stopped:
         error = stopped
+    except OSError as stopped:  # of the lock or the decision; what fails in a stage names it
+        error = StageError(f"{type(stopped).__name__}: {stopped}", where="the night", fix=fix_of(stopped))
+        error.__cause__ = stopped
     where = outcome.report if outcome is not None else None
     if isinstance(error, GateRejected) and error.report is not None:
         where = Path(error.report)

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from pipelines.causes import fix_of
 from pipelines.release import Everything, release
 from pipelines.rounds import Source, learn
 from pipelines.teach import teach, told
@@ -176,7 +177,7 @@ def distill(
             raise
         except Exception as cause:
             after = f"after {made[-1].name}" if made else "at the first stage"
-            raise StageError(f"{type(cause).__name__}: {cause}", where=f"the stage {after}") from cause
+            raise _failed(f"the stage {after}", cause) from cause
         if isinstance(step, Everything):
             everything = step
         else:
@@ -187,8 +188,17 @@ def distill(
     if everything is None or (until is not None and until not in ENDS):
         return outcome
     rows, serve = stage_rows(made), until != "judge"
-    done = run.world.share_local(lambda: release(config, run, everything, rows, command, night, serve=serve))
+    try:
+        done = run.world.share_local(lambda: release(config, run, everything, rows, command, night, serve=serve))
+    except RecdistillError:
+        raise
+    except Exception as cause:
+        raise _failed("the report and the registry", cause) from cause
     return outcome if done is None else replace(outcome, report=done.report, release=done.release, shown=done.shown)
+
+
+def _failed(where: str, cause: Exception) -> StageError:
+    return StageError(f"{type(cause).__name__}: {cause}", where=where, fix=fix_of(cause))
 
 
 def plan(config: Config) -> list[dict[str, Any]]:
