@@ -20,7 +20,7 @@ from recdistill.diagnosis.stages import found
 from recdistill.errors import GateRejected
 from recdistill.latency_stats import warning as noise_warning
 from recdistill.measure import Judged, read_json
-from recdistill.registry_verdict import decided, record
+from recdistill.registry_verdict import call_candidate, decided, record
 from recdistill.report import read_report, write_report
 from recdistill.report_defer import warning
 from recdistill.results import Release
@@ -95,6 +95,8 @@ def release(
         if version is None:
             run_id = _record(config, all_, stages, out, uri)
             version = registry.register(uri, model, bundle, run_id, _tags(config, all_, report))
+        elif gates is not None:
+            call_candidate(uri, model, version)
         if night is not None and (stood := superseded(uri, model, version)) is not None:
             write_report(report, out)
             return Released(out, stood, show(report))

@@ -17,6 +17,12 @@ def decided(uri: str, model: str, version: int | None) -> bool:
     return version is not None and "gate" in _found(uri, model, version)
 
 
+def call_candidate(uri: str, model: str, version: int) -> None:
+    """Give `version` the alias of what was registered last, which a run that was killed may not have come to."""
+    with store(uri) as client:
+        held.point(client, model, registry.CANDIDATE, version)
+
+
 def record(uri: str, model: str, version: int, *, gates: Sequence[GateResult] | None = None) -> Release:
     """Record the verdicts of `gates` for `version`, move no alias, and return the release, with the alias it has.
 
