@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -23,9 +24,9 @@ from recdistill.daily_spec import DailySpec
 from recdistill.data.window import window_until
 from recdistill.errors import ArtifactError, ConfigError
 from recdistill.models.recipe import Delta
-from recdistill.spec import fingerprint
+from recdistill.spec import canonical, fingerprint
 from recdistill.stages import Run
-from recdistill.store import write_text
+from recdistill.store import sha256, write_text
 from recdistill.types import Artifact
 from recdistill.yesterday_run import finished
 from recdistill.yesterday_spec import FinishedRun
@@ -33,6 +34,7 @@ from recdistill.yesterday_stages import Before
 
 Night = Mapping[str, Any]  # what was decided, as it lies on disk
 DECISION = "decision.json"
+REPORT = "report_sha256"  # in it, of the report of the base
 SIDES = ("user", "item")
 PAUSE = 0.5  # seconds between two looks at whether another run of the same night has ended
 
@@ -115,15 +117,46 @@ def _decided(config: Config, log: Artifact, run: Run) -> dict[str, Any]:
     kept = directory(config, run) / DECISION
     if not kept.is_file():
         mine = kept.with_name(f"{DECISION}.{os.getpid()}")
-        write_text(mine, json.dumps(_decide(config, log, run, kept.parent), indent=1, allow_nan=False))
+        found = _decide(config, log, run, kept.parent)
+        write_text(mine, _signed(found | {REPORT: _base_sha256(found, kept.parent)}))
         with suppress(FileExistsError):
             os.link(mine, kept)  # of several writers, wherever their lock did not hold, the first
         mine.unlink()
-    decided = json.loads(kept.read_text(encoding="utf-8"))
+    decided = _unsigned(kept)
+    digest = decided.pop(REPORT, None)
+    if digest is not None and digest != _base_sha256(decided, kept.parent):
+        file = _report(kept.parent, decided["base"]["version"])
+        fix = "restore it from a copy, or from the run of that version in MLflow"
+        raise ArtifactError("is not the report that this night was decided by", where=str(file), fix=fix)
     if decided["log"] != log.fingerprint:  # rows have come since: what was decided stands, what is measured does not
         base = decided["base"] and finished(_report(kept.parent, decided["base"]["version"]), run.store)
         decided["drift"] = _figures(log, base)
     return decided
+
+
+def _base_sha256(decided: Mapping[str, Any], place: Path) -> str | None:
+    """Return the hash of the report that a night begins from; None where it begins from none."""
+    file = None if decided["base"] is None else _report(place, decided["base"]["version"])
+    return None if file is None else sha256(file) if file.is_file() else "missing"
+
+
+def _signed(decided: Mapping[str, Any]) -> str:
+    """Return what was decided as text that says its own hash: every run of this night will go by it."""
+    told = json.loads(json.dumps(decided, allow_nan=False))
+    return json.dumps(told | {"digest": hashlib.sha256(canonical(told).encode()).hexdigest()}, indent=1)
+
+
+def _unsigned(file: Path) -> dict[str, Any]:
+    """Return what `_signed` wrote to `file`; raises ArtifactError if it is not that."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        digest = told.pop("digest", None)  # an older version wrote none
+    except (ValueError, AttributeError) as cause:
+        told, digest = None, repr(cause)
+    if digest is not None and digest != hashlib.sha256(canonical(told).encode()).hexdigest():
+        fix = "restore it from a copy; or delete it, and what is decided now may be something else"
+        raise ArtifactError("what was decided of this night is not what was written", where=str(file), fix=fix)
+    return told
 
 
 def _decide(config: Config, log: Artifact, run: Run, place: Path) -> dict[str, Any]:
