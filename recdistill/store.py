@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import platform
@@ -26,15 +25,14 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from recdistill.errors import ArtifactError
+from recdistill.manifest import FORMAT, REBUILD, manifest_text, read_manifest
+from recdistill.manifest import NAME as MANIFEST
 from recdistill.spec import canonical, fingerprint
 from recdistill.types import Artifact, FileEntry, Manifest
 from recdistill.whole import aside as aside  # which stages write their files with
 from recdistill.whole import note, publish, sha256, untouched, write_text
 from recdistill.world import World
 
-FORMAT = 1
-MANIFEST = "manifest.json"
-DIGEST = "digest"
 PATIENCE = 10  # seconds to wait for a lock that is commonly held for a moment
 State = Literal["hit", "partial", "miss"]
 Work = Callable[[Path], Mapping[str, Any] | None]
@@ -202,16 +200,9 @@ def _seal(path: Path, step: Step, facts: Mapping[str, Any] | None, started: floa
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started, 3),
     )
-    raw = json.loads(json.dumps(dataclasses.asdict(manifest)))  # as it will be read
-    write_text(partial / MANIFEST, json.dumps(raw | {DIGEST: _digest(raw)}, indent=1, sort_keys=True))
+    write_text(partial / MANIFEST, manifest_text(manifest))
     publish(partial, path)
     note(path)
-
-
-def _digest(raw: Mapping[str, Any]) -> str:
-    """Return the hash of what a manifest says, but for that hash."""
-    told = json.dumps({name: value for name, value in raw.items() if name != DIGEST}, sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def open_checked(path: Path, *, hit: bool = False) -> Artifact:
@@ -231,40 +222,14 @@ def open_artifact(path: Path, *, hit: bool = False) -> Artifact:
 
     Raises ArtifactError if it is missing, truncated, or written by a newer version.
     """
-    try:
-        raw = json.loads((path / MANIFEST).read_text())
-        if raw["format"] > FORMAT:
-            what = f"written in format {raw['format']}; this version reads up to {FORMAT}"
-            raise ArtifactError(what, where=str(path), fix="upgrade recdistill, or delete the directory and run again")
-        said = raw.pop(DIGEST, None)  # manifests of before it was written have none
-        manifest = Manifest(**raw | {"files": {k: FileEntry(**v) for k, v in raw["files"].items()}})
-    except FileNotFoundError:
-        raise ArtifactError(f"no {MANIFEST}: not a whole artifact", where=str(path), fix=_REBUILD) from None
-    except (ValueError, TypeError, KeyError, AttributeError) as cause:
-        newer = f"{MANIFEST} cannot be read ({cause})"
-        raise ArtifactError(newer, where=str(path), fix=_REBUILD) from cause
-    for name, entry in manifest.files.items():
-        file = path / name
-        if not file.resolve().is_relative_to(path.resolve()):
-            raise ArtifactError(f"the manifest names {name!r}, outside the artifact", where=str(path), fix=_REBUILD)
-        if not file.is_file():
-            raise ArtifactError("the file is missing", where=str(file), fix=_REBUILD)
-        if file.stat().st_size != entry.size:
-            what = f"{file.stat().st_size} bytes where the manifest says {entry.size}"
-            raise ArtifactError(what, where=str(file), fix=_REBUILD)
-    if said is not None and said != _digest(raw):
-        raise ArtifactError(f"{MANIFEST} is not what was written", where=str(path), fix=_REBUILD)
-    return Artifact(path=path, manifest=manifest, hit=hit)
-
-
-_REBUILD = "delete the directory and run the same command again"
+    return Artifact(path=path, manifest=read_manifest(path), hit=hit)
 
 
 def verify(artifact: Artifact) -> None:
     """Rehash every file of `artifact`; raises ArtifactError at the first that differs from the manifest."""
     for name, entry in artifact.manifest.files.items():
         if sha256(artifact.path / name) != entry.sha256:
-            raise ArtifactError("contents differ from the manifest", where=str(artifact.path / name), fix=_REBUILD)
+            raise ArtifactError("contents differ from the manifest", where=str(artifact.path / name), fix=REBUILD)
 
 
 PACKAGES = ("torch", "torchrec", "polars", "pyarrow", "faiss-cpu", "mlflow", "numpy")

@@ -6,7 +6,6 @@ win in silence; here only the words of YAML 1.2 are special and a repeated key i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any
 import yaml
 
 from recdistill.errors import ConfigError, Problem
+from recdistill.yamlwords import LONGEST, MANY, SCALARS, Loader, Unfit, text_of, within_limits
 
 KeyPath = tuple[str | int, ...]
-MANY = 100_000  # keys; more than this is an alias that repeats itself, not a configuration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,24 +33,6 @@ class Document:
         while path and path not in self.places:
             path = path[:-1]
         return self.places.get(path, f"{self.name}:1:1")
-
-
-class _Loader(yaml.SafeLoader):
-    """A loader that knows the words of YAML 1.2 and no others."""
-
-
-_WORDS = {
-    "null": (r"(?:~|null|Null|NULL|)", ["~", "n", "N", ""]),
-    "bool": (r"(?:true|True|TRUE|false|False|FALSE)", list("tTfF")),
-    "int": (r"(?:[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)", list("-+0123456789")),
-    "float": (
-        r"(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))",
-        list("-+.0123456789"),
-    ),
-}
-_Loader.yaml_implicit_resolvers = dict[str, Any]()
-for _tag, (_pattern, _first) in _WORDS.items():
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern + r"\Z"), _first)
 
 
 def load_yaml(path: Path) -> Document:
@@ -144,7 +125,8 @@ def dotted(path: KeyPath) -> str:
 
 def _read(path: Path) -> str:
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:  # bounded: what is read may be a device, which never ends
+            raw = file.read(4 * LONGEST + 1)
     except FileNotFoundError:
         near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = f"; {path.parent} has {', '.join(near[:5])}" if near else ""
@@ -163,7 +145,11 @@ def _read(path: Path) -> str:
 def _parse(text: str, name: str, root: KeyPath, places: dict[KeyPath, str], problems: list[Problem]) -> Any:
     """Return the value of `text`; its keys, below `root`, go to `places`."""
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        if len(text) > LONGEST:
+            raise Unfit(f"more than {LONGEST} characters, which is no configuration")
+        node = yaml.compose(text, Loader=Loader)
+        if node is not None:
+            within_limits(node)
         return None if node is None else _value(node, root, (name, places, problems))
     except yaml.MarkedYAMLError as cause:
         mark = cause.problem_mark or cause.context_mark
@@ -176,6 +162,8 @@ def _parse(text: str, name: str, root: KeyPath, places: dict[KeyPath, str], prob
         col = cause.position - before.rfind("\n")
         reason = f"the character {cause.character!r} is not allowed in YAML"
         raise ConfigError(reason, where=f"{name}:{before.count(chr(10)) + 1}:{col}") from None
+    except Unfit as cause:
+        raise ConfigError(str(cause), where=name) from None
     except RecursionError:
         raise ConfigError("nested too deeply, or an alias that contains itself", where=name) from None
 
@@ -192,11 +180,13 @@ def _value(node: yaml.Node, path: KeyPath, read: tuple[str, dict[KeyPath, str], 
             places[(*path, i)] = _mark(name, item)
             items.append(_value(item, (*path, i), read))
         return items
-    convert = _SCALARS.get(node.tag) if isinstance(node, yaml.ScalarNode) else None
+    convert = SCALARS.get(node.tag) if isinstance(node, yaml.ScalarNode) else None
     try:
         if convert is not None:
             return convert(node.value)
         reason = f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not used here"
+    except Unfit as cause:
+        reason = str(cause)
     except (ValueError, KeyError):
         reason = f"'{node.value}' does not fit its tag"
     problems.append(Problem(_mark(name, node), dotted(path), reason))
@@ -211,6 +201,11 @@ def _mapping(node: yaml.MappingNode, path: KeyPath, read: tuple[str, dict[KeyPat
         if not isinstance(key, yaml.ScalarNode):
             problems.append(Problem(where, dotted(path), "a key must be a word"))
             continue
+        try:
+            text_of(key.value)
+        except Unfit as cause:
+            problems.append(Problem(where, dotted(path), str(cause)))
+            continue
         here = (*path, key.value)
         if key.value in found:
             first = places[here].rpartition(":")[0].rpartition(":")[2]
@@ -219,25 +214,6 @@ def _mapping(node: yaml.MappingNode, path: KeyPath, read: tuple[str, dict[KeyPat
         places[here] = where
         found[key.value] = _value(value, here, read)
     return found
-
-
-def _integer(text: str) -> int:
-    digits, base = text.lstrip("+-"), {"0o": 8, "0x": 16}.get(text[:2], 10)
-    number = int(digits if base == 10 else digits[2:], base)
-    return -number if text.startswith("-") else number
-
-
-def _float(text: str) -> float:
-    return float(re.sub(r"\.(?=inf|nan)", "", text))
-
-
-_SCALARS: Mapping[str, Any] = {
-    "tag:yaml.org,2002:null": lambda _: None,
-    "tag:yaml.org,2002:bool": lambda text: {"true": True, "false": False}[text.lower()],
-    "tag:yaml.org,2002:int": _integer,
-    "tag:yaml.org,2002:float": lambda text: _float(text.lower()),
-    "tag:yaml.org,2002:str": str,
-}
 
 
 def _mark(name: str, node: yaml.Node) -> str:
