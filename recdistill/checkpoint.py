@@ -44,16 +44,19 @@ def load_checkpoint(
     """Load the newest whole checkpoint in `out` into `model` and return the loop's state; None without one; collective.
 
     One that is damaged is passed over, and `log` told of it: the training then begins again, and ends the same. Raises
-    ArtifactError instead if `out` is of a training that has `ended`, which nobody would repeat.
+    ArtifactError instead if `out` is of a training that has `ended`, which nobody would repeat, and at what no checkpoint
+    of ours holds, before anything of it is run.
     """
     import torch.distributed.checkpoint as dcp
+
+    from recdistill.checkpoint_reader import Planner, Reader
 
     found = world.share(lambda: _newest(out, log, ended=ended))
     if found is None:
         return None
     state = model.state()
     with _quiet():
-        dcp.load(state, checkpoint_id=found)
+        dcp.load(state, storage_reader=Reader(found), planner=Planner())
     model.load(state)
     return json.loads((Path(found) / STATE).read_text())
 

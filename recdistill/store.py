@@ -168,7 +168,7 @@ def _acquire(lock: FileLock, path: Path, what: str, seconds: float = 0) -> None:
 
 def _begin(path: Path, *, resumes: bool) -> None:
     if path.exists():  # before anything is spent on what could not get this name
-        raise ArtifactError(f"no {MANIFEST}: not a whole artifact", where=str(path), fix=_REBUILD)
+        raise ArtifactError(f"no {MANIFEST}: not a whole artifact", where=str(path), fix=REBUILD)
     partial = path.with_suffix(".partial")
     if not resumes:
         shutil.rmtree(partial, ignore_errors=True)
