@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from recdistill import serve, serve_gate, serve_requests, serve_search, serve_tables
+from recdistill import serve, serve_gate, serve_requests, serve_search, serve_tables, serve_whole
 from recdistill.errors import ArtifactError, DataError
 from recdistill.serve import Bundle, encode
 from recdistill.spec import canonical
@@ -141,7 +141,7 @@ def code_sha256() -> str:
 
 def _code() -> str:
     own = re.compile(r"^from (?:recdistill|__future__)\b.*\n", re.MULTILINE)
-    pieces = (serve_tables, serve_gate, serve_requests, serve_search, serve)
+    pieces = (serve_tables, serve_whole, serve_gate, serve_requests, serve_search, serve)
     parts = [own.sub("", Path(piece.__file__).read_text(encoding="utf-8")) for piece in pieces]
     return "\n".join(["from __future__ import annotations\n", *parts])
 

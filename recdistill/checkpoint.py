@@ -44,8 +44,8 @@ def load_checkpoint(
     """Load the newest whole checkpoint in `out` into `model` and return the loop's state; None without one; collective.
 
     One that is damaged is passed over, and `log` told of it: the training then begins again, and ends the same. Raises
-    ArtifactError instead if `out` is of a training that has `ended`, which nobody would repeat, and at what no checkpoint
-    of ours holds, before anything of it is run.
+    ArtifactError instead if `out` is of a training that has `ended`, which nobody would repeat; and at what no
+    checkpoint of ours holds, before anything of it is run.
     """
     import torch.distributed.checkpoint as dcp
 

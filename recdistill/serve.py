@@ -17,7 +17,6 @@ the bundle writer and the latency harness import their reading and encoding from
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -30,11 +29,14 @@ from recdistill.serve_gate import Deferral, joined, read_deferral
 from recdistill.serve_requests import requests_of
 from recdistill.serve_search import search_index, search_without
 from recdistill.serve_tables import Packed, read_tables, unpack
+from recdistill.serve_whole import check_bundle, read_object
 
 FORMAT = 2
 REQUIRED = ("query.safetensors", "query.json", "user_ids.parquet", "item_ids.parquet", "popular.npy", "index.faiss")
 READ_LIMIT = 1 << 40  # bytes of one vector inside an index file, and below it the loop counts FAISS may trust
 LOOP_LIMIT = 1 << 28
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 
 Array = NDArray[Any]
 
@@ -77,11 +79,12 @@ def open_bundle(path: Path) -> Bundle:
     Raises BundleError if a file is missing or differs.
     """
     check_files(path)
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
+    from safetensors import SafetensorError
 
     try:
-        meta = json.loads((path / "query.json").read_text(encoding="utf-8"))
-        params = json.loads((path / "index.json").read_text(encoding="utf-8")).get("params", "")
+        meta = read_object(path / "query.json")
+        params = read_object(path / "index.json").get("params", "")
         arrays = read_tables(path / "query.safetensors")
         user_ids = parquet.read_table(path / "user_ids.parquet")["user_id"].to_pylist()
         item_ids = parquet.read_table(path / "item_ids.parquet")["item_id"].to_pylist()
@@ -90,7 +93,7 @@ def open_bundle(path: Path) -> Bundle:
             lists = parquet.read_table(path / "histories.parquet")["history"].combine_chunks()
             offsets, past = lists.offsets.to_numpy(), lists.values.to_numpy()
         depth = sum(name.startswith("layers.") and name.endswith(".weight") for name in arrays)
-        return Bundle(
+        bundle = Bundle(
             path=path,
             kind=meta["kind"],
             space=meta["space"],
@@ -107,27 +110,30 @@ def open_bundle(path: Path) -> Bundle:
             params=params,
             deferral=read_deferral(path),
         )
-    except (KeyError, ValueError, TypeError, OSError) as cause:
+        check_bundle(bundle)
+        return bundle
+    except (ArrowException, SafetensorError, *_UNREADABLE) as cause:
         raise BundleError(f"{path}: cannot be read: {type(cause).__name__}: {cause}") from cause
 
 
 def check_files(path: Path) -> dict[str, Any]:
     """Return the manifest of the bundle at `path` after rehashing every file; raises BundleError at a difference."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        files = dict(manifest["files"])
+        manifest = read_object(path / "manifest.json")
+        files = dict(manifest["files"].items())
         version = int(manifest["format"])
-    except (OSError, ValueError, KeyError, TypeError) as cause:
+    except _UNREADABLE as cause:
         raise BundleError(f"{path / 'manifest.json'}: cannot be read: {cause}") from cause
     if version > FORMAT:
         raise BundleError(f"{path}: written in format {version}; this code reads up to {FORMAT}")
     if absent := [name for name in (*REQUIRED, "index.json") if name not in files]:
         raise BundleError(f"{path / 'manifest.json'}: does not name {', '.join(absent)}")
-    if unnamed := {f.name for f in path.iterdir()} - set(files) - {"manifest.json"}:
+    present = {f.name for f in path.iterdir()}
+    if unnamed := present - set(files) - {"manifest.json"}:
         raise BundleError(f"{path}: holds {', '.join(sorted(unnamed))}, which its manifest does not name")
     for name, digest in files.items():
-        if Path(name).name != name or not (path / name).is_file():
-            raise BundleError(f"{path / name}: the file is missing")
+        if name not in present or (path / name).is_symlink() or not (path / name).is_file():
+            raise BundleError(f"{path / name}: the file is missing")  # a link is none: where it leads can change
         if file_digest(path / name) != digest:
             raise BundleError(f"{path / name}: contents differ from the manifest")
     return manifest
