@@ -51,7 +51,7 @@ GROUPS: dict[str, dict[str, Callable[..., int]]] = {
     "Methods": {"methods": methods.methods, "sweep": methods.sweep},
     "Artifacts": {"show": artifacts.show, "report": artifacts.report, "verify": artifacts.verify}
     | {"latency": latency.latency},
-    "Models": {"promote": models.promote, "rollback": models.rollback, "serve": serve.serve},
+    "Models": {"promote": models.promote, "rollback": models.rollback, "sign": models.sign, "serve": serve.serve},
     "Around them": {"doctor": tools.doctor, "import": tools.import_, "synth": tools.synth},
 }
 

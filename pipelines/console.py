@@ -15,6 +15,7 @@ from cyclopts import Parameter
 
 from pipelines.causes import fix_of
 from recdistill.errors import ConfigError, RecdistillError
+from recdistill.masking import masked, printable
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object.")]
 INTERRUPTED = 130  # what shells report for control-C
@@ -38,9 +39,10 @@ def only_results() -> Iterator[None]:
 
 
 def say(data: Any, text: str, *, as_json: bool) -> None:
-    """Print a command's result: `data` as the only JSON object on stdout, or `text`."""
+    """Print a command's result: `data` as the only JSON object on stdout, or `text`; no password of an address."""
     if speaks():
-        print(json.dumps(data, indent=2, default=str) if as_json else text, file=_kept.get() or sys.stdout, flush=True)
+        said = masked(json.dumps(data, indent=2, default=str) if as_json else text)
+        print(said, file=_kept.get() or sys.stdout, flush=True)
 
 
 def complain(error: BaseException, *, as_json: bool, debug: bool) -> int:
@@ -54,8 +56,9 @@ def complain(error: BaseException, *, as_json: bool, debug: bool) -> int:
     else:
         fix = fix_of(error) or "add --debug to see where, and report it"
         text = f"unexpected {type(error).__name__}: {error}\n  fix: {fix}"
+    text = printable(masked(text))
     if debug and speaks():
-        traceback.print_exception(error)
+        print(printable(masked("".join(traceback.format_exception(error)))), end="", file=sys.stderr)
     if as_json:
         say({"error": text, "kind": type(error).__name__, "exit_code": code, **_details(error)}, "", as_json=True)
     elif speaks():
@@ -68,7 +71,7 @@ def complain(error: BaseException, *, as_json: bool, debug: bool) -> int:
 
 def table(rows: Iterable[Sequence[Any]], head: Sequence[str]) -> str:
     """Return `rows` under `head` as columns of text that line up; a tab or newline in a cell becomes a space."""
-    cells = [list(map(str, head)), *([" ".join(str(cell).split()) for cell in row] for row in rows)]
+    cells = [list(map(str, head)), *([" ".join(printable(str(cell)).split()) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
 

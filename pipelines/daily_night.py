@@ -24,6 +24,7 @@ from recdistill.daily_spec import DailySpec
 from recdistill.data.window import window_until
 from recdistill.errors import ArtifactError, ConfigError
 from recdistill.models.recipe import Delta
+from recdistill.signing import holds
 from recdistill.spec import canonical, fingerprint
 from recdistill.stages import Run
 from recdistill.store import sha256, write_text
@@ -149,10 +150,10 @@ def _signed(decided: Mapping[str, Any]) -> str:
 def _unsigned(file: Path) -> dict[str, Any]:
     """Return what `_signed` wrote to `file`; raises ArtifactError if it is not that."""
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         digest = told.pop("digest", None)  # an older version wrote none
     except (ValueError, AttributeError) as cause:
-        told, digest = None, repr(cause)
+        told, digest = dict[str, Any](), repr(cause)
     if digest is not None and digest != hashlib.sha256(canonical(told).encode()).hexdigest():
         fix = "restore it from a copy; or delete it, and what is decided now may be something else"
         raise ArtifactError("what was decided of this night is not what was written", where=str(file), fix=fix)
@@ -206,6 +207,8 @@ def _champion(config: Config, run: Run, place: Path, day: date) -> tuple[dict[st
     uri, model = config.exec.tracking_uri, config.registry.model
     tracking.initialise(uri, run.store)
     passed = [v for v in registry.history(uri, model) if v.get("gate") == registry.PASSED and v.get("data_end")]
+    trust = config.registry.trust
+    passed = [v for v in passed if holds(v.get("signature"), model, v.get("manifest_sha256", ""), trust)]
     ends = {v["version"]: datetime.fromisoformat(v.get("log_end", v["data_end"])) for v in passed}
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     known = [v for v in passed if ends[v["version"]] < start]

@@ -13,7 +13,7 @@ from pipelines.console import Json, say
 from recdistill.errors import ArtifactError, ConfigError
 
 if TYPE_CHECKING:
-    from pipelines.release import Everything
+    from pipelines.assembled import Everything
     from recdistill.config import Config
     from recdistill.stages import Run
     from recdistill.types import Artifact
@@ -101,8 +101,8 @@ def diagnosed(
 
 def _everything(config: Config, run: Run) -> Everything:
     """Return what a finished run left behind, all of it found."""
+    from pipelines.assembled import Everything
     from pipelines.distill import path
-    from pipelines.release import Everything
 
     return next(step for step in path(config, run) if isinstance(step, Everything))
 

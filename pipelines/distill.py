@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipelines.assembled import Everything
 from pipelines.causes import fix_of
-from pipelines.release import Everything, release
+from pipelines.release import release
 from pipelines.rounds import Source, learn
 from pipelines.teach import teach, told
 from pipelines.yesterday import remembered
@@ -21,6 +23,7 @@ from recdistill.errors import ConfigError, RecdistillError, StageError
 from recdistill.measure import Judged
 from recdistill.models.spec import Fitted
 from recdistill.results import Release
+from recdistill.signing import ready
 from recdistill.spec import fingerprint
 from recdistill.spoil import Spoil
 from recdistill.stages import Data, Run
@@ -167,6 +170,8 @@ def distill(
     it names its cause itself, else as a StageError that says which stage it was.
     """
     _known(until)
+    if config.registry is not None:
+        run.world.share(partial(ready, config.registry.sign, config.registry.trust))
     made: list[Made] = []
     everything = None
     steps = path(config, run)

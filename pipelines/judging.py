@@ -38,7 +38,7 @@ def judged_beside(
 
     model, now = config.registry.model, now or datetime.now(UTC)
     report["bundle"] = bundle_facts(bundle, now)
-    serving = registry.champion(uri, model)
+    serving = registry.champion(uri, model, trust=config.registry.trust)
     theirs = registry.champion_report(uri, model) if serving else None
     if serving:
         bundles = {BESIDE: bundle, CHAMPION: serving[1]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 Uri = Annotated[str | None, Parameter(name="--mlflow", help="Registry URI; the SQLite file beside runs/store.")]
 To = Annotated[str | None, Parameter(name="--to", help="URI of another registry: copy it there, and promote it there.")]
+Trust = Annotated[
+    tuple[Path, ...],
+    Parameter(name="--trust", negative="", help="A public key (PEM); what serves must be signed by one of them."),
+]
 Flag = Annotated[bool, Parameter(negative="")]
 
 
@@ -26,6 +31,7 @@ def promote(
     version: int | None = None,
     to: To = None,
     force: Flag = False,
+    trust: Trust = (),
     mlflow: Uri = None,
     json: Json = False,
 ) -> int:
@@ -47,15 +53,34 @@ def promote(
     if to is not None:
         from recdistill.registry_across import promote_across
 
-        return _released(promote_across(uri, to, model, chosen, force=force), as_json=json)
-    return _released(registry.promote(uri, model, chosen, force=force), as_json=json)
+        return _released(promote_across(uri, to, model, chosen, force=force, trust=trust), as_json=json)
+    return _released(registry.promote(uri, model, chosen, force=force, trust=trust), as_json=json)
 
 
-def rollback(model: str, /, *, mlflow: Uri = None, json: Json = False) -> int:
+def rollback(model: str, /, *, trust: Trust = (), mlflow: Uri = None, json: Json = False) -> int:
     """Make the version that served before serve again, and withdraw the one that serves now."""
     from recdistill import registry
 
-    return _released(registry.rollback(registry_uri(mlflow), model), as_json=json)
+    return _released(registry.rollback(registry_uri(mlflow), model, trust), as_json=json)
+
+
+def sign(model: str, /, *, version: int, key: Path, mlflow: Uri = None, json: Json = False) -> int:
+    """Sign a registered version, after checking every file of its bundle.
+
+    Parameters
+    ----------
+    model
+        Name of the registered model.
+    version
+        The version to sign.
+    key
+        A PEM file with an ed25519 private key.
+    """
+    from recdistill.registry_signed import endorse
+
+    endorse(registry_uri(mlflow), model, version, key)
+    say({"model": model, "version": version, "signed": True}, f"{model} version {version} is signed", as_json=json)
+    return 0
 
 
 def prepare_mlflow() -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, StringConstraints
 
 from recdistill import registry_versions as held
+from recdistill import signing
 from recdistill.bundle import code_sha256, manifest_sha256, open_bundle
 from recdistill.errors import ArtifactError, GateRejected, StageError
 from recdistill.gates import GatesSpec
@@ -55,6 +56,11 @@ class RegistrySpec(Spec):
     """Name of the registered model."""
     gates: GatesSpec = Field(default_factory=dict)
     """What decides the alias `champion`: metric name -> bounds."""
+    sign: str | None = Field(default=None, exclude_if=lambda key: key is None)
+    """A PEM file with an ed25519 private key, by which a registered bundle is signed; left out, it is not."""
+    trust: tuple[str, ...] = Field(default=(), exclude_if=lambda keys: not keys)
+    """PEM files with ed25519 public keys: only a bundle that one of them signed is promoted, compared with or begun
+    from; left out, none need be signed."""
 
 
 def find_version(uri: str, model: str, manifest: str) -> int | None:
@@ -95,16 +101,26 @@ def register(uri: str, model: str, bundle: Path, run_id: str, tags: Mapping[str,
 
 
 def promote(
-    uri: str, model: str, version: int, *, gates: Sequence[GateResult] | None = None, force: bool = False
+    uri: str,
+    model: str,
+    version: int,
+    *,
+    gates: Sequence[GateResult] | None = None,
+    force: bool = False,
+    trust: Sequence[str | Path] = (),
 ) -> Release:
     """Make `version` the champion and return its release, or raise GateRejected and leave it registered.
 
     `gates` are the verdicts to decide by; None decides by those recorded. `force` overrides them, and withdraws the
     passed versions that would serve before this one. It is refused if a gate failed, if it was withdrawn, or if a
     passed version has newer data. Safe to repeat, and beside other promoters.
+
+    With `trust`, PEM files of public keys, a version that none of them signed is no choice, forced or not: raises
+    ArtifactError if it is the one that is asked for.
     """
     with store(uri) as client:
         asked = held.version(client, model, version)
+        held.vouched(uri, model, asked, trust)
         decided = asked.tags.get(GATE) == WITHDRAWN or PROMOTED_AT in asked.tags
         if gates is not None and not decided:  # what once served or was withdrawn is not judged anew
             failed = [g.reason for g in gates if not g.passed]
@@ -114,7 +130,7 @@ def promote(
         asked = held.version(client, model, version)
         if asked.tags.get(GATE) != PASSED:
             _refuse(model, asked, asked.tags.get(REASONS) or "its gates were never judged")
-        winner = _settle(client, model)
+        winner = _settle(client, model, trust)
         if winner.number != version:
             reason = f"version {winner.number} serves, with data up to {winner.rank[0] or 'an unknown time'}"
             held.tag(client, model, version, {REASONS: reason})
@@ -122,15 +138,17 @@ def promote(
         return _release(uri, model, winner, gates or ())
 
 
-def rollback(uri: str, model: str) -> Release:
+def rollback(uri: str, model: str, trust: Sequence[str | Path] = ()) -> Release:
     """Make the version that served before the champion serve again, and withdraw the champion.
 
     One that was interrupted is finished by the next, which then goes no further back. Raises ArtifactError if there is
-    none to go back to.
+    none to go back to, or none of the public keys in the PEM files `trust` signed it.
     """
     with store(uri) as client:
         aliases = held.aliases(client, model)
         bad, target = aliases.get(CHAMPION), aliases.get(PREVIOUS)
+        if target is not None:
+            held.vouched(uri, model, held.version(client, model, target), trust)
         begun = bad is not None and target is not None and _interrupted(client, model, bad, target)
         if bad is None or target is None or (bad == target and not begun):
             fix = "promote a version with `recdistill promote MODEL --version N --force`"
@@ -139,9 +157,9 @@ def rollback(uri: str, model: str) -> Release:
             reason = f"{BACK}{target} at {held.now()}"
             held.tag(client, model, bad, {GATE: WITHDRAWN, REASONS: reason})
             _admit(client, model, target, reason)
-        winner = _settle(client, model)
+        winner = _settle(client, model, trust)
         # What was rolled back must not be where the next rollback leads.
-        earlier = [v for v in _passed(client, model) if PROMOTED_AT in v.tags and v.rank < winner.rank]
+        earlier = [v for v in _passed(client, model, trust) if PROMOTED_AT in v.tags and v.rank < winner.rank]
         if earlier:
             held.point(client, model, PREVIOUS, max(earlier, key=lambda v: v.rank).number)
         else:
@@ -149,23 +167,27 @@ def rollback(uri: str, model: str) -> Release:
         return _release(uri, model, winner, ())
 
 
-def champion(uri: str, model: str, out: Path | None = None) -> tuple[int, Path] | None:
+def champion(
+    uri: str, model: str, out: Path | None = None, trust: Sequence[str | Path] = ()
+) -> tuple[int, Path] | None:
     """Return the champion's version and its bundle directory, every file checked; None if nothing serves.
 
     `out` is where the files are copied; None is where they lie in a local store, or a temporary directory. Raises
-    ArtifactError if the bundle is not the one that was registered.
+    ArtifactError if the bundle is not the one that was registered, or none of the public keys in the PEM files `trust`
+    signed it. Nothing that is code in the registry is run.
     """
     with store(uri) as client:
         serving = held.aliases(client, model).get(CHAMPION)
-    return None if serving is None else (serving, fetch(uri, model, serving, out))
+    return None if serving is None else (serving, fetch(uri, model, serving, out, trust))
 
 
-def fetch(uri: str, model: str, version: int, out: Path | None = None) -> Path:
+def fetch(uri: str, model: str, version: int, out: Path | None = None, trust: Sequence[str | Path] = ()) -> Path:
     """Return the bundle directory of `version`, every file checked, as `champion` does."""
     with store(uri) as client:
         from mlflow.artifacts import download_artifacts
 
         asked = held.version(client, model, version)
+        held.vouched(uri, model, asked, trust)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
         source = client.get_model_version_download_uri(model, str(version))
@@ -204,10 +226,10 @@ def history(uri: str, model: str) -> list[dict[str, Any]]:
         ]
 
 
-def _settle(client: MlflowClient, model: str) -> Version:
+def _settle(client: MlflowClient, model: str, trust: Sequence[str | Path]) -> Version:
     """Point `champion` at the best passed version, again if others moved it or passed meanwhile; return it."""
     for _ in range(ROUNDS):
-        best = max(_passed(client, model), key=lambda v: v.rank, default=None)
+        best = max(_passed(client, model, trust), key=lambda v: v.rank, default=None)
         if best is None:
             raise StageError(
                 f"every passed version of {model!r} was withdrawn meanwhile", fix="look at `recdistill show`"
@@ -249,5 +271,7 @@ def _release(uri: str, model: str, version: Version, gates: Sequence[GateResult]
     return Release(model=model, version=version.number, alias=CHAMPION, gates=gates, uri=shown(uri), run_id=run)
 
 
-def _passed(client: MlflowClient, model: str) -> list[Version]:
-    return [v for v in held.versions(client, model) if v.tags.get(GATE) == PASSED]
+def _passed(client: MlflowClient, model: str, trust: Sequence[str | Path] = ()) -> list[Version]:
+    """Return the versions that passed and that `trust` lets serve."""
+    passed = [v for v in held.versions(client, model) if v.tags.get(GATE) == PASSED]
+    return [v for v in passed if signing.holds(v.tags.get(held.SIGNATURE), model, v.tags.get(MANIFEST, ""), trust)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from recdistill import registry
 from recdistill import registry_versions as held
 from recdistill.bundle import manifest_sha256
 from recdistill.errors import ArtifactError, ConfigError, GateRejected
-from recdistill.registry_versions import DATA_END, FINGERPRINT, GATE, MANIFEST, PASSED, REASONS, Version
+from recdistill.registry_versions import DATA_END, FINGERPRINT, GATE, MANIFEST, PASSED, REASONS, SIGNATURE, Version
 from recdistill.results import Release
 from recdistill.tracking import DatasetFacts, initialise, record, shown, sqlite_file, store
 
@@ -19,13 +20,16 @@ OWN = "recdistill."  # tags of ours, of which these say what happened in one reg
 STAY = (GATE, REASONS, held.PROMOTED_AT, held.PROMOTED_FROM, MANIFEST, DATA_END, FINGERPRINT)
 
 
-def promote_across(uri: str, to: str, model: str, version: int, *, force: bool = False) -> Release:
+def promote_across(
+    uri: str, to: str, model: str, version: int, *, force: bool = False, trust: Sequence[str | Path] = ()
+) -> Release:
     """Copy `version` of the registry at `uri` to the one at `to`, promote it there, and return the release there.
 
     Its gates are not judged again: it must have passed them here, and there meets the versions that passed, of which
     that with the newest data serves. The bundle's manifest must have the sha256 that was registered, here before it is
     copied and there before it is promoted. A bundle that is there already keeps its version, so it is safe to repeat.
-    `force` is that of `promote`. Raises ArtifactError if a bundle is not whole, GateRejected if it does not serve.
+    `force` and `trust` are those of `promote`; a signature goes with its bundle. Raises ArtifactError if a bundle is
+    not whole, GateRejected if it does not serve.
     """
     if _same(uri, to):
         what = "a version is promoted to another registry than it is in"
@@ -38,7 +42,7 @@ def promote_across(uri: str, to: str, model: str, version: int, *, force: bool =
         what = f"{model} version {version} may not serve at {shown(uri)}"
         raise GateRejected(what, reasons=reasons.split("; "), fix=fix)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = registry.fetch(uri, model, version, Path(folder) / "here")
+        bundle = registry.fetch(uri, model, version, Path(folder) / "here", trust)
         initialise(to)
         digest = manifest_sha256(bundle)
         there = registry.find_version(to, model, digest)
@@ -50,12 +54,12 @@ def promote_across(uri: str, to: str, model: str, version: int, *, force: bool =
             raise ArtifactError(what, where=shown(to), fix="delete that version, and run the same command again")
     _carry(to, model, there, asked)
     try:
-        return registry.promote(to, model, there, force=force)
+        return registry.promote(to, model, there, force=force, trust=trust)
     except GateRejected:
         twin = registry.find_version(to, model, digest)
         if twin is None or twin == there:
             raise
-        return registry.promote(to, model, twin)  # somebody copied the same bundle at the same time
+        return registry.promote(to, model, twin, trust=trust)  # somebody copied the same bundle at the same time
 
 
 def _same(uri: str, to: str) -> bool:
@@ -70,9 +74,12 @@ def _tags(uri: str, version: Version) -> dict[str, str | None]:
 
 
 def _carry(to: str, model: str, there: int, asked: Version) -> None:
-    """Give the copy the verdict of its gates; what was decided of it there since stays decided."""
+    """Give the copy the verdict of its gates and its signature; what was decided of it there since stays decided."""
     with store(to) as client:
-        if GATE not in held.version(client, model, there).tags and asked.tags.get(GATE) == PASSED:
+        known = held.version(client, model, there).tags
+        if SIGNATURE not in known and (signature := asked.tags.get(SIGNATURE)):
+            held.tag(client, model, there, {SIGNATURE: signature})
+        if GATE not in known and asked.tags.get(GATE) == PASSED:
             held.tag(client, model, there, {REASONS: asked.tags.get(REASONS, ""), GATE: PASSED})
 
 

@@ -9,7 +9,7 @@ from recdistill import registry
 from recdistill import registry_versions as held
 from recdistill.errors import GateRejected
 from recdistill.results import GateResult, Release
-from recdistill.tracking import store
+from recdistill.tracking import shown, store
 
 
 def decided(uri: str, model: str, version: int | None) -> bool:
@@ -42,7 +42,7 @@ def record(uri: str, model: str, version: int, *, gates: Sequence[GateResult] | 
         raise GateRejected(what, reasons=reasons, fix=fix)
     alias = registry.CHAMPION if registry.CHAMPION in found["aliases"] else None
     verdicts, run = tuple(gates or ()), found["run_id"]
-    return Release(model=model, version=version, alias=alias, gates=verdicts, uri=uri, run_id=run)
+    return Release(model=model, version=version, alias=alias, gates=verdicts, uri=shown(uri), run_id=run)
 
 
 def _found(uri: str, model: str, version: int) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from recdistill.tracking import insist
+from recdistill import signing
+from recdistill.tracking import insist, shown
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 GATE, REASONS, DATA_END = "recdistill.gate", "recdistill.reasons", "recdistill.data_end"
 MANIFEST, FINGERPRINT = "recdistill.manifest_sha256", "recdistill.fingerprint"
 CODE_SHA256 = "recdistill.code_sha256"  # of the code that serves it, as it was registered
+SIGNATURE = "recdistill.signature"  # of the manifest, see recdistill.signing
 PROMOTED_AT, PROMOTED_FROM = "recdistill.promoted_at", "recdistill.promoted_from"
 PASSED, FAILED, WITHDRAWN = "passed", "failed", "withdrawn"
 LONGEST = 5000  # characters of a tag
@@ -49,6 +52,12 @@ def versions(client: MlflowClient, model: str) -> list[Version]:
 def version(client: MlflowClient, model: str, number: int) -> Version:
     """Return one version; MLflow raises where there is none of that number."""
     return _plain(client.get_model_version(model, str(number)))
+
+
+def vouched(uri: str, model: str, version: Version, trust: Sequence[str | Path]) -> None:
+    """Raise ArtifactError unless one of the public keys in the PEM files `trust` signed `version`, if there are any."""
+    where = f"{shown(uri)}: {model} version {version.number}"
+    signing.check(version.tags.get(SIGNATURE), model, version.tags.get(MANIFEST, ""), trust, where)
 
 
 def _plain(found: Any) -> Version:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import sqlite3
 import time
 import warnings
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from recdistill.errors import ArtifactError, StageError
+from recdistill.masking import masked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,16 +94,16 @@ def _ours(uri: str) -> Generator[None, None, None]:
     except MlflowException as cause:
         if cause.error_code == "RESOURCE_DOES_NOT_EXIST":
             fix = "name a model and version that `recdistill show` lists"
-            raise ArtifactError(cause.message, where=shown(uri), fix=fix) from cause
-        raise StageError(f"MLflow: {cause.message}", where=shown(uri), fix=REACH) from cause
+            raise ArtifactError(masked(cause.message), where=shown(uri), fix=fix) from cause
+        raise StageError(masked(f"MLflow: {cause.message}"), where=shown(uri), fix=REACH) from cause
     except (SQLAlchemyError, OSError) as cause:
-        text = f"MLflow's store failed: {str(cause).splitlines()[0]}"
+        text = masked(f"MLflow's store failed: {str(cause).splitlines()[0]}")
         raise StageError(text, where=shown(uri), fix=REACH) from cause
 
 
 def shown(uri: str) -> str:
     """Return `uri` as it may be printed and stored: without a password."""
-    return re.sub(r"(?<=//)([^/@:]*):[^/@]*@", r"\1:***@", uri)
+    return masked(uri)
 
 
 def insist(write: Callable[[], object]) -> None:

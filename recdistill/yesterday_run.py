@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -25,6 +26,9 @@ def finished(path: Path, store: Path) -> Before:
     report = read_report(path)
     where = str(path)
     made = {str(row["stage"]): str(row["fingerprint"]) for row in report["stages"]}
+    if odd := sorted(fp for fp in made.values() if not re.fullmatch("[0-9a-f]{32}", fp)):
+        what = f"the report names {odd[0]!r}, which is no fingerprint"  # it may name a directory anywhere else
+        raise ArtifactError(what, where=where, fix="make the report again")
     root = _root(path, store, made.get("split", ""))
 
     def of(stage: str, name: str) -> Artifact:

@@ -14,8 +14,9 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 
 # A module imports from its own level and those before it; a package stands for all of its modules.
 LEVELS = (
-    {"errors", "threads", "types", "results", "spec"},
-    {"agree", "pulse", "store", "whole", "world", "topk", "topk_kernels", "yamledit", "yamlfile"},
+    {"errors", "masking", "threads", "types", "results", "spec"},
+    {"agree", "manifest", "pulse", "store", "whole", "world", "topk", "topk_kernels", "yamledit", "yamlfile"}
+    | {"yamlwords"},
     {"data", "models", "distill", "labels", "metrics"},
     {
         "train",
@@ -40,6 +41,7 @@ LEVELS = (
     }
     | {"external", "latency", "teacher_latency", "gates", "tracking", "registry", "explain"}
     | {"registry_verdict", "guarded", "registry_served", "scoring_app"}
+    | {"registry_signed", "signing", "checkpoint_reader", "serve_whole"}
     | {
         "held",
         "latency_child",
