@@ -44,7 +44,7 @@ def show(target: str, /, *, mlflow: Uri = None, json: Json = False) -> int:
         raise ArtifactError(f"no artifact directory and no registered model {target!r}", where=shown(uri))
     night = ("partition", "start") if any("partition" in v for v in versions) else ()
     head = ("version", "aliases", *night, "gate", "data_end", "created_at", "reasons")
-    rows = [[", ".join(v["aliases"]), *(v.get(h, "") for h in head[2:])] for v in versions]
+    rows = [[", ".join(v["aliases"]), *(v.get(h, "").replace("\n", "; ") for h in head[2:])] for v in versions]
     text = table([[v["version"], *row] for v, row in zip(versions, rows, strict=True)], head)
     say({"model": target, "uri": shown(uri), "versions": versions}, text, as_json=json)
     return 0

@@ -23,6 +23,7 @@ from recdistill.errors import ArtifactError, GateRejected, StageError
 from recdistill.gates import GatesSpec
 from recdistill.pyfunc import model_parts
 from recdistill.registry_versions import (
+    BETWEEN,
     CODE_SHA256,
     DATA_END,
     FAILED,
@@ -124,7 +125,7 @@ def promote(
         decided = asked.tags.get(GATE) == WITHDRAWN or PROMOTED_AT in asked.tags
         if gates is not None and not decided:  # what once served or was withdrawn is not judged anew
             failed = [g.reason for g in gates if not g.passed]
-            held.tag(client, model, version, {REASONS: "; ".join(failed), GATE: FAILED if failed else PASSED})
+            held.tag(client, model, version, {REASONS: BETWEEN.join(failed), GATE: FAILED if failed else PASSED})
         if force:
             _admit(client, model, version, f"version {version} was forced")
         asked = held.version(client, model, version)
@@ -263,7 +264,7 @@ def _interrupted(client: MlflowClient, model: str, serving: int, previous: int) 
 def _refuse(model: str, version: Version, reasons: str) -> None:
     what = f"{model} version {version.number} stays registered but does not serve"
     fix = "improve the student, or override with `recdistill promote --force`"
-    raise GateRejected(what, reasons=reasons.split("; "), fix=fix)
+    raise GateRejected(what, reasons=reasons.split(BETWEEN), fix=fix)
 
 
 def _release(uri: str, model: str, version: Version, gates: Sequence[GateResult]) -> Release:

@@ -40,7 +40,7 @@ def promote_across(
         reasons = asked.tags.get(REASONS) or "its gates were never judged"
         fix = "promote it here first, or override with --force"
         what = f"{model} version {version} may not serve at {shown(uri)}"
-        raise GateRejected(what, reasons=reasons.split("; "), fix=fix)
+        raise GateRejected(what, reasons=reasons.split(held.BETWEEN), fix=fix)
     with tempfile.TemporaryDirectory() as folder:
         bundle = registry.fetch(uri, model, version, Path(folder) / "here", trust)
         initialise(to)

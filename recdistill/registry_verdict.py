@@ -31,12 +31,15 @@ def record(uri: str, model: str, version: int, *, gates: Sequence[GateResult] | 
     """
     if gates is not None:
         failed = [gate.reason for gate in gates if not gate.passed]
-        tags = {registry.REASONS: "; ".join(failed), registry.GATE: registry.FAILED if failed else registry.PASSED}
+        tags = {
+            registry.REASONS: held.BETWEEN.join(failed),
+            registry.GATE: registry.FAILED if failed else registry.PASSED,
+        }
         with store(uri) as client:
             held.tag(client, model, version, tags)
     found = _found(uri, model, version)
     if found.get("gate") != registry.PASSED:
-        reasons = (found.get("reasons") or "its gates were never judged").split("; ")
+        reasons = (found.get("reasons") or "its gates were never judged").split(held.BETWEEN)
         what = f"{model} version {version} stays registered but may not serve"
         fix = "improve the student, or override with `recdistill promote --force`"
         raise GateRejected(what, reasons=reasons, fix=fix)

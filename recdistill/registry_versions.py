@@ -21,6 +21,7 @@ SIGNATURE = "recdistill.signature"  # of the manifest, see recdistill.signing
 PROMOTED_AT, PROMOTED_FROM = "recdistill.promoted_at", "recdistill.promoted_from"
 PASSED, FAILED, WITHDRAWN = "passed", "failed", "withdrawn"
 LONGEST = 5000  # characters of a tag
+BETWEEN = "\n"  # reasons in their tag: each is a sentence, which may have semicolons of its own
 
 
 class Version(NamedTuple):

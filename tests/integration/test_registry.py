@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -65,16 +66,18 @@ def test_a_refused_candidate_stays_registered_with_reasons(uri, versions):
     first, second = versions("2026-01-01", "2026-01-02")
     release = registry.promote(uri, "m", first, gates=[PASS])
     assert (release.version, release.alias, release.gates) == (first, "champion", (PASS,))
+    wide = dataclasses.replace(FAIL, reason="the difference is -0.1; its interval does not rule a larger drop out")
+    why = ["p95_ms is 9, required <= 5", wide.reason]
     with pytest.raises(GateRejected, match="p95_ms is 9, required <= 5") as caught:
-        registry.promote(uri, "m", second, gates=[PASS, FAIL])
-    assert caught.value.exit_code == 4
-    assert caught.value.reasons == ["p95_ms is 9, required <= 5"]
+        registry.promote(uri, "m", second, gates=[PASS, FAIL, wide])
+    assert (caught.value.exit_code, caught.value.reasons) == (4, why)
     refused = next(v for v in registry.history(uri, "m") if v["version"] == second)
-    assert (refused["gate"], refused["reasons"]) == ("failed", "p95_ms is 9, required <= 5")
+    assert (refused["gate"], refused["reasons"]) == ("failed", "\n".join(why))
     assert aliases(uri) == {"champion": first, "candidate": second}
     assert registry.champion_report(uri, "m") == {"quality": []}
-    with pytest.raises(GateRejected, match="p95_ms is 9"):  # by hand, without new verdicts
+    with pytest.raises(GateRejected, match="p95_ms is 9") as caught:  # by hand, without new verdicts
         registry.promote(uri, "m", second)
+    assert caught.value.reasons == why
     # A champion is not judged anew by the same command run again.
     assert registry.promote(uri, "m", first, gates=[FAIL]).version == first
 
