@@ -37,14 +37,35 @@ def check(config: File, /, *, method: Method = None, sets: Sets = (), json: Json
     return 0
 
 
-def plan(config: File, /, *, method: Method = None, sets: Sets = (), json: Json = False) -> int:
-    """Show what a run would find done (hit), go on with (partial) or begin (miss), without spending anything."""
-    from pipelines import distill
+def plan(
+    config: File,
+    /,
+    *,
+    method: Method = None,
+    sets: Sets = (),
+    partition: str | None = None,
+    json: Json = False,
+) -> int:
+    """Show what a run would find done (hit), go on with (partial) or begin (miss), without spending anything.
+
+    Parameters
+    ----------
+    partition
+        The night of this day, as for `run`: also what it would read and begin from.
+    """
     from recdistill.config import load_config
 
-    steps = distill.plan(load_config(config, sets, method))
-    rows = [(s["stage"], s["state"], s["fingerprint"], s["path"]) for s in steps]
-    say({"stages": steps}, table(rows, ("stage", "state", "fingerprint", "path")), as_json=json)
+    found = load_config(config, sets, method)
+    if partition is None:
+        from pipelines import distill
+
+        told, head = {"stages": distill.plan(found)}, ""
+    else:
+        from pipelines.daily_plan import planned
+
+        told, head = planned(found, partition)
+    rows = [(s["stage"], s["state"], s["fingerprint"], s["path"]) for s in told["stages"]]
+    say(told, head + table(rows, ("stage", "state", "fingerprint", "path")), as_json=json)
     return 0
 
 

@@ -27,7 +27,7 @@ from recdistill.models.recipe import Delta
 from recdistill.signing import holds
 from recdistill.spec import canonical, fingerprint
 from recdistill.stages import Run
-from recdistill.store import sha256, write_text
+from recdistill.store import open_artifact, sha256, write_text
 from recdistill.types import Artifact
 from recdistill.yesterday_run import finished
 from recdistill.yesterday_spec import FinishedRun
@@ -91,6 +91,24 @@ def night(config: Config, run: Run) -> tuple[Config, Night]:
     stages.split(log, config.split, run)
     decided = run.world.share(lambda: _decided(config, log, run))
     base = None if decided["base"] is None else _report(directory(config, run), decided["base"]["version"])
+    return resolved(config, decided["start"], base), decided
+
+
+def foreseen(config: Config, run: Run, place: Path) -> tuple[Config, Night]:
+    """Return what `night` would, with a dry `run`; what is read of the registry lies in `place`, nothing is kept.
+
+    Before the log was read, how far its items moved is not known, and counts as not at all.
+    """
+    log, uri = stages.ingest(config.log, config.features, run), config.exec.tracking_uri
+    kept = directory(config, run)
+    if (kept / DECISION).is_file():
+        place, decided = kept, json.loads((kept / DECISION).read_text(encoding="utf-8"))
+    else:
+        file = tracking.sqlite_file(uri)
+        there = config if file is None or file.is_file() else config.model_copy(update={"registry": None})
+        known = open_artifact(log.path) if log.hit else None
+        decided = _decide(there, known, run, place) | {"decided_at": None}
+    base = None if decided["base"] is None else _report(place, decided["base"]["version"])
     return resolved(config, decided["start"], base), decided
 
 
@@ -160,15 +178,17 @@ def _unsigned(file: Path) -> dict[str, Any]:
     return told
 
 
-def _decide(config: Config, log: Artifact, run: Run, place: Path) -> dict[str, Any]:
+def _decide(config: Config, log: Artifact | None, run: Run, place: Path) -> dict[str, Any]:
     daily, window = config.daily, config.log.window
     assert daily is not None
     assert window is not None
     base, before, why = None, None, "there is no registry"
     if config.registry is not None:
         base, before, why = _champion(config, run, place, window.last)
-    figures = _figures(log, before)
-    if before is not None:
+    if log is None and before is not None:  # not read yet: as if nothing had moved
+        log = before.data.ingested
+    figures = {} if log is None else _figures(log, before)
+    if before is not None and log is not None:
         why = _misfit(config, place, before, log)
     if why:
         base = None
@@ -181,7 +201,7 @@ def _decide(config: Config, log: Artifact, run: Run, place: Path) -> dict[str, A
         "base": base,
         "full_on": base["full_on"] if base and not why else str(window.last),
         "drift": figures,
-        "log": log.fingerprint,
+        "log": None if log is None else log.fingerprint,
         "decided_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

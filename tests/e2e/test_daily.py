@@ -58,9 +58,12 @@ def nights(tiny, tmp_path_factory) -> SimpleNamespace:
         plant(home.home, n, range(6, 66) if n > 1 else range(60), range(3, 48) if n > 1 else range(45))
     words = ("run", home.config("nights", **CONFIG), "--json", "--partition")
     one, two = (str(FIRST + timedelta(days=n)) for n in (1, 3))
-    found = SimpleNamespace(home=home, days=(one, two), judged=home(*words, one, "--until", "judge"))
+    planned, left = home("plan", *words[1:], one), sorted(path.name for path in home.home.glob("runs/*"))
+    found = SimpleNamespace(home=home, days=(one, two), planned=[planned], left=left)
+    found.judged = home(*words, one, "--until", "judge")
     found.unserved = json.loads(home("show", "nights", "--json").stdout)
     found.first = home(*words, one)
+    found.planned.append(home("plan", *words[1:], two))
     found.killed = home(*words, two, kill=r"/index/[0-9a-f]+$")
     with ThreadPoolExecutor(2) as pool:
         found.twice = list(pool.map(lambda _: home(*words, two), range(2)))
@@ -70,6 +73,7 @@ def nights(tiny, tmp_path_factory) -> SimpleNamespace:
     bounds = ("--set", "daily.alarms={full_days: {max: 0.5}, champion_days: {max: 2}}")
     found.alarmed = home(*words, two, *bounds)
     found.after = json.loads(home("show", "nights", "--json").stdout)
+    found.planned += [home("plan", *words[1:], two), home("plan", words[1], "--partition", two)]
     return found
 
 
@@ -158,3 +162,23 @@ def test_an_alarm_is_an_exit_code_and_is_in_the_summary_and_the_report(nights) -
     page = (nights.home.home / alarmed["report"]).read_text()
     assert f"The night of {nights.days[1]}" in page
     assert "alarm: full_days is 2" in page
+
+
+def test_a_plan_of_a_night_says_what_it_would_read_and_begin_from_and_leaves_nothing(nights) -> None:
+    first, second, after = map(said, nights.planned[:3])
+    assert nights.left == []
+    assert (first["start"], first["why"], first["decided"]) == ("full", "there is no registry", False)
+    assert first["files"] == second["files"] == 2
+    assert (second["start"], second["base"]["version"], second["decided"]) == ("champion", 1, False)
+    assert second["window"] == {"first": "2026-11-03", "last": "2026-11-04"}
+    for planned, night in ((first, nights.first), (second, nights.twice[0])):
+        made = {row["stage"]: row["fingerprint"] for row in planned["stages"]}
+        assert made == said(night)["fingerprints"]
+        assert {row["state"] for row in planned["stages"]} == {"miss"}
+    assert (after["decided"], {row["state"] for row in after["stages"]}) == (True, {"hit"})
+
+
+def test_a_plan_of_a_night_for_a_person_begins_with_two_sentences(nights) -> None:
+    reads, begins, *_ = nights.planned[3].stdout.splitlines()
+    assert reads == "reads: 2026-11-03 to 2026-11-04, 2 files"
+    assert begins == ("begins: where version 1 ended, whose log ends on 2026-11-02 (decided by a run of this night)")
