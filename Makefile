@@ -10,7 +10,7 @@ FBGEMM_cpu := ./shims/fbgemm-gpu
 FBGEMM_cuda :=
 
 .PHONY: help setup quickstart test test-parts test-whole test-postgres test-ray test-dagster gpu-check gpu-bench \
-	lint bench docs
+	lint bench docs soak
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make test-postgres  a registry on PostgreSQL behind mlflow server, with promoters that race"
 	@echo "make test-ray    installs Ray too, and tests a run on a Ray cluster of two nodes"
 	@echo "make test-dagster  makes an environment with Dagster beside $(VENV), and tests nights in it"
+	@echo "make soak        faults at random against a small pipeline: SEED=1 MINUTES=30; the table is in runs/faults"
 	@echo "make gpu-check   a training on the GPU beside one on the CPU; one line where there is no GPU"
 	@echo "make gpu-bench   bandwidth and FLOP/s of the GPU's steps against the card's"
 	@echo "make lint        ruff and pyrefly"
@@ -62,7 +63,7 @@ test-parts: $(STAMP)
 	$(BIN)/python -m pytest -q tests/unit tests/contract tests/policy tests/e2e $(LONG:%=--ignore=%)
 
 test-whole: $(STAMP)
-	$(BIN)/python -m pytest -q tests/integration --ignore=$(SERVED) $(LONG)
+	$(BIN)/python -m pytest -q tests/integration tests/faults --ignore=$(SERVED) $(LONG)
 
 # Apart from the others too: a PostgreSQL server, MLflow's own in front of it, and processes that race before both.
 test-postgres: $(STAMP)
@@ -82,6 +83,12 @@ test-dagster: $(STAMP)
 	$(VENV)-dagster/bin/python -m pip --disable-pip-version-check install --quiet --constraint requirements/dagster.txt \
 		dagster dagster-webserver
 	$(VENV)-dagster/bin/python -m pytest -q tests/integration/test_dagster.py
+
+# Kills, full disks, flipped bits, ranks that stop: what is struck must end in the artifacts of a run left alone.
+SEED ?= 1
+MINUTES ?= 30
+soak: $(STAMP)
+	$(BIN)/python tests/faults/soak.py --seed $(SEED) --minutes $(MINUTES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

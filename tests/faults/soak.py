@@ -1,0 +1,166 @@
+"""Strike a small pipeline at random, seeded, and hold what the same command then ends in against an undisturbed run.
+
+    python tests/faults/soak.py --seed 1 --minutes 30        or: make soak SEED=1 MINUTES=30
+
+Each fault is one line on stdout as it happens; the table at the end is also written to --out. Exit code 1 if anything
+was lost: an artifact that differs, a command that never ends again, an end without a reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+
+ROOT = Path(__file__).parents[2]
+DATA = ("polars", "pyarrow.parquet", "pipelines.distill", "pipelines.__main__", "recdistill.data.ingest")
+LOADED = (
+    *("numba", "faiss", "torch.distributed.checkpoint"),
+    *("torchrec.distributed.model_parallel", "recdistill.stages", "recdistill.fit", "recdistill.labelling"),
+    *("recdistill.measure", "recdistill.export"),
+    *("pandas", "scipy.linalg", "torch.distributed.optim", "numba.np.arraymath"),  # which others import when they run
+)
+LOADED += ("mlflow", "mlflow.pyfunc", "sqlalchemy", "matplotlib.pyplot", "recdistill.report")
+CAME = ("survived", "refused", "lost")
+
+
+def main() -> int:
+    """Strike until the time or the count is over; returns the exit code."""
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("--seed", type=int, default=1)
+    asked.add_argument("--minutes", type=float, default=30.0)
+    asked.add_argument("--count", type=int, default=None, help="end after so many faults")
+    asked.add_argument("--short", action="store_true", help="the stages without torch: seconds, not minutes")
+    asked.add_argument("--only", default=None, help="kinds of faults, separated by commas")
+    asked.add_argument("--out", type=Path, default=Path("runs/faults"))
+    given = asked.parse_args()
+    _load(short=given.short)
+    with _disk() as (folder, mounted):
+        chosen = plan(folder, Random(given.seed), short=given.short, mounted=mounted, only=given.only)
+        tried = strike(chosen, given)
+    text = table(tried)
+    print(text)
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / f"seed-{given.seed}.md").write_text(text + "\n")
+    (given.out / f"seed-{given.seed}.json").write_text(json.dumps(tried, indent=1))
+    return int(any(one["came"] == "lost" for one in tried))
+
+
+def _load(*, short: bool) -> None:
+    """Import what every command needs, once, with one thread for each library."""
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"), "1")
+    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    sys.path[:0] = [str(ROOT)]
+    from recdistill.tracking_store import MLFLOW_ENV
+
+    os.environ |= {**MLFLOW_ENV, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    warnings.simplefilter("ignore")
+    for name in (*DATA, *(() if short else LOADED)):
+        importlib.import_module(name)
+    if not short:
+        importlib.import_module("numba").njit(lambda number: number + 1)(
+            1
+        )  # the first compilation takes what no other does
+
+
+@contextmanager
+def _disk() -> Iterator[tuple[Path, bool]]:
+    """Yield a folder, and whether it is a file system of its own, which can be filled and made read-only."""
+    folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    words = ["mount", "-t", "tmpfs", "-o", "size=4g", "faults", str(folder)]
+    may = os.geteuid() == 0 and shutil.which("mount") is not None
+    mounted = may and subprocess.run(words, capture_output=True, check=False).returncode == 0
+    try:
+        yield folder, mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+Strike = Callable[[Random], object]
+
+
+def plan(
+    folder: Path, random: Random, *, short: bool, mounted: bool, only: str | None
+) -> Callable[[], tuple[str, str, Strike]]:
+    """Run what is not disturbed, and return what draws the next fault: its kind, stage, and what does it."""
+    import calm
+    import damage
+    import kinds
+    from scene import STAGES
+
+    if short:
+        scenes = {"one": calm.undisturbed(folder / "one", STAGES[:2])}
+        weights = {"kill": 6, "sealed": 3, "limited": 2}
+    else:
+        database = calm.empty_registry(folder)
+        alone = calm.undisturbed(folder / "one", STAGES, database=database)
+        scenes = {"one": alone, "two": calm.undisturbed(folder / "two", STAGES[:6], ranks=2)}
+        scenes["nights"] = calm.nights(folder / "nights", database)
+        weights = {"kill": 40, "ranks": 10, "night": 10, "sealed": 16, "begun": 10, "limited": 6, "stop": 3}
+        weights |= {"beside": 6, "locked": 1} | ({"full": 8, "readonly": 5} if mounted else {})
+    doing = {
+        "kill": kinds.killed, "ranks": kinds.killed, "night": kinds.killed, "sealed": damage.sealed,
+        "begun": damage.begun, "limited": kinds.limited, "stop": kinds.stopped, "beside": damage.beside,
+        "locked": damage.locked, "full": kinds.full, "readonly": kinds.read_only,
+    }  # fmt: skip
+    names = only.split(",") if only else list(weights)
+
+    def draw() -> tuple[str, str, Strike]:
+        (name,) = random.choices(names, [weights[each] for each in names])
+        where = {"ranks": "two", "stop": "two", "night": "nights"}.get(name, "one")
+        if name in ("sealed", "beside", "limited", "full", "readonly", "begun") and not short and random.random() < 0.3:
+            where = "nights" if name != "begun" else "two"
+        scene = scenes[where]
+        stages = damage.stages_with_work(scene.stages) if name == "begun" else scene.stages
+        if where == "two":
+            stages = [stage for stage in stages if stage not in ("ingest", "split")]
+        stage = random.choice(stages)
+        seed = random.getrandbits(32)
+        return name, f"{stage} ({where})", lambda _: doing[name](scene, stage, Random(seed))
+
+    return draw
+
+
+def strike(draw: Callable[[], tuple[str, str, Strike]], given: argparse.Namespace) -> list[dict[str, str]]:
+    """Strike again and again; one line for each fault."""
+    tried: list[dict[str, str]] = []
+    end = time.monotonic() + 60 * given.minutes
+    while time.monotonic() < end and (given.count is None or len(tried) < given.count):
+        _, where, fault = draw()
+        began = time.monotonic()
+        found = {name: str(value) for name, value in asdict(fault(Random(0))).items()}  # type: ignore[call-overload]
+        found |= {"number": str(len(tried)), "where": where}
+        tried.append(found)
+        took = time.monotonic() - began
+        print(f"{len(tried):5d} {found['came']:8s} {took:5.1f} s  {found['kind']}, {where}: {found['what']}", end="")
+        print(f"\n      {found['why']}" if found["why"] else "", flush=True)
+    return tried
+
+
+def table(tried: Sequence[dict[str, str]]) -> str:
+    """Return how many faults of each kind and stage came to what, in Markdown."""
+    lines = ["| fault | stage | tried | survived | refused, then the same | lost |", "|---|---|--:|--:|--:|--:|"]
+    for kind, stage in sorted({(one["kind"], one["stage"]) for one in tried}):
+        mine = [one["came"] for one in tried if (one["kind"], one["stage"]) == (kind, stage)]
+        counts = " | ".join(str(mine.count(came)) for came in CAME)
+        lines.append(f"| {kind} | {stage} | {len(mine)} | {counts} |")
+    every = " | ".join(str(sum(one["came"] == came for one in tried)) for came in CAME)
+    return "\n".join([*lines, f"| **all** | | {len(tried)} | {every} |"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
