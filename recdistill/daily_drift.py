@@ -37,7 +37,7 @@ def beside(then: pl.DataFrame, now: pl.DataFrame) -> tuple[Counts, Counts]:
     if one["id"].dtype != two["id"].dtype:
         old, new = one["count"].to_numpy(), two["count"].to_numpy()
         return np.r_[old, np.zeros_like(new)], np.r_[np.zeros_like(old), new]
-    both = one.join(two, on="id", how="full", suffix="_now").fill_null(0)
+    both = one.join(two, on="id", how="full", suffix="_now", maintain_order="left_right").fill_null(0)
     return both["count"].cast(pl.Int64).to_numpy(), both["count_now"].cast(pl.Int64).to_numpy()
 
 
