@@ -187,7 +187,7 @@ def _decide(config: Config, log: Artifact | None, run: Run, place: Path) -> dict
         base, before, why = _champion(config, run, place, window.last)
     if log is None and before is not None:  # not read yet: as if nothing had moved
         log = before.data.ingested
-    figures = {} if log is None else _figures(log, before)
+    figures = dict[str, float]() if log is None else _figures(log, before)
     if before is not None and log is not None:
         why = _misfit(config, place, before, log)
     if why:
@@ -243,6 +243,10 @@ def _champion(config: Config, run: Run, place: Path, day: date) -> tuple[dict[st
     try:
         before = finished(_report(place, number), run.store)
     except ArtifactError as gone:
+        if gone.damaged:  # nobody took it away: without it this would be another night
+            last = ends[number].date()
+            fix = f"delete the directory and run the night of {last} again, then this one"
+            raise ArtifactError(gone.what, where=gone.where, fix=fix) from gone
         return None, None, f"version {number} of {model} is no longer in the store: {gone.what}"
     ended = ends[number].date().isoformat()
     full_on = (report.get("daily") or {}).get("full_on") or ended

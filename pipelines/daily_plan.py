@@ -13,6 +13,7 @@ from pipelines.daily_night import foreseen, of_day
 from pipelines.distill import plan
 from pipelines.models import prepare_mlflow
 from recdistill.config import Config
+from recdistill.data.log import sources
 from recdistill.data.window import day_files
 from recdistill.stages import Run
 
@@ -33,12 +34,13 @@ def plan_night(config: Config, day: date) -> dict[str, Any]:
     windowed = of_day(config, day)
     run, window = Run(store=Path(config.exec.store), dry=True), windowed.log.window
     assert window is not None
-    files = day_files(windowed.log.path, windowed.log.format, window)
+    each = [day_files(path, windowed.log.format, window) for _, path in sources(windowed.log)]
+    files = None if any(one is None for one in each) else sum(len(one or ()) for one in each)
     with tempfile.TemporaryDirectory() as folder:
         resolved, night = foreseen(windowed, run, Path(folder))
         steps = plan(resolved)
     told = {"partition": str(day), "window": window.model_dump(mode="json")}
-    told |= {"files": None if files is None else len(files), "decided": night["decided_at"] is not None}
+    told |= {"files": files, "decided": night["decided_at"] is not None}
     return told | {name: night[name] for name in ("start", "why", "base", "full_on")} | {"stages": steps}
 
 

@@ -73,6 +73,7 @@ class ArtifactError(RecdistillError):
     """An artifact is missing, truncated, tampered with, written by a newer version, or locked by another run."""
 
     exit_code = 5
+    damaged = False  # it is there, and is not what was written
 
 
 class StageError(RecdistillError):

@@ -51,19 +51,20 @@ def read_manifest(path: Path) -> Manifest:
             raise ArtifactError(what, where=where, fix="upgrade recdistill, or delete the directory and run again")
         manifest = _form().validate_json(text, strict=True)
     except FileNotFoundError:
-        raise ArtifactError(f"no {NAME}: not a whole artifact", where=where, fix=REBUILD) from None
+        what = f"no {NAME}: not a whole artifact"
+        raise (damaged(what, path) if path.is_dir() else ArtifactError(what, where=where, fix=REBUILD)) from None
     except ValidationError as cause:
         first = cause.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"])
         what = f"{NAME} cannot be read ({first['msg']}{f': {place}' if place else ''})"
-        raise ArtifactError(what, where=where, fix=REBUILD) from cause
+        raise damaged(what, path) from cause
     except (OSError, ValueError) as cause:
-        raise ArtifactError(f"{NAME} cannot be read ({cause})", where=where, fix=REBUILD) from cause
+        raise damaged(f"{NAME} cannot be read ({cause})", path) from cause
     for name, entry in manifest.files.items():
         _check(path, name, entry)
     said = raw.get(DIGEST)  # manifests of before it was written have none
     if said is not None and said != _digest(raw):
-        raise ArtifactError(f"{NAME} is not what was written", where=where, fix=REBUILD)
+        raise damaged(f"{NAME} is not what was written", path)
     return manifest
 
 
@@ -71,7 +72,7 @@ def _check(path: Path, name: str, entry: FileEntry) -> None:
     """Raise ArtifactError unless `name` is a file of the artifact at `path`, of the size that `entry` says."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
-        raise ArtifactError(f"the manifest names {name!r}, outside the artifact", where=str(path), fix=REBUILD)
+        raise damaged(f"the manifest names {name!r}, outside the artifact", path)
     file = path / name
     try:
         inside = file.resolve().is_relative_to(path.resolve())
@@ -79,11 +80,18 @@ def _check(path: Path, name: str, entry: FileEntry) -> None:
     except (OSError, RuntimeError):  # a name that is too long, a circle of links
         inside, size = True, None
     if not inside:
-        raise ArtifactError(f"the manifest names {name!r}, outside the artifact", where=str(path), fix=REBUILD)
+        raise damaged(f"the manifest names {name!r}, outside the artifact", path)
     if size is None:
-        raise ArtifactError("the file is missing", where=str(file), fix=REBUILD)
+        raise damaged("the file is missing", file)
     if size != entry.size:
-        raise ArtifactError(f"{size} bytes where the manifest says {entry.size}", where=str(file), fix=REBUILD)
+        raise damaged(f"{size} bytes where the manifest says {entry.size}", file)
+
+
+def damaged(what: str, where: Path) -> ArtifactError:
+    """Return the error that says what of an artifact is not what was written."""
+    error = ArtifactError(what, where=str(where), fix=REBUILD)
+    error.damaged = True
+    return error
 
 
 @cache

@@ -25,7 +25,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from recdistill.errors import ArtifactError
-from recdistill.manifest import FORMAT, REBUILD, manifest_text, read_manifest
+from recdistill.manifest import FORMAT, REBUILD, damaged, manifest_text, read_manifest
 from recdistill.manifest import NAME as MANIFEST
 from recdistill.spec import canonical, fingerprint
 from recdistill.types import Artifact, FileEntry, Manifest
@@ -229,7 +229,7 @@ def verify(artifact: Artifact) -> None:
     """Rehash every file of `artifact`; raises ArtifactError at the first that differs from the manifest."""
     for name, entry in artifact.manifest.files.items():
         if sha256(artifact.path / name) != entry.sha256:
-            raise ArtifactError("contents differ from the manifest", where=str(artifact.path / name), fix=REBUILD)
+            raise damaged("contents differ from the manifest", artifact.path / name)
 
 
 PACKAGES = ("torch", "torchrec", "polars", "pyarrow", "faiss-cpu", "mlflow", "numpy")

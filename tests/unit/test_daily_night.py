@@ -77,7 +77,9 @@ def before(log: Any, student: Any = None, teacher: Any = None) -> Any:
 def found(path: Path, world: Any) -> Any:
     assert path.is_file()
     if world.gone:
-        raise ArtifactError("no split/abc", where="store")
+        error = ArtifactError("no split/abc", where="store")
+        error.damaged = world.gone == "damaged"
+        raise error
     return world.before
 
 
@@ -125,6 +127,38 @@ def test_a_store_that_lost_the_champion_makes_the_night_full_and_says_so(night) 
     decided = night.decide()
     assert (decided["start"], decided["base"]) == ("full", None)
     assert decided["why"] == "version 1 of nights is no longer in the store: no split/abc"
+
+
+def test_a_champion_that_is_damaged_stops_the_night_and_is_made_again(night) -> None:
+    """Whoever deleted it chose a night that begins at random; whoever lost a bit of it did not."""
+    night.versions, night.gone = [version(1, "2026-11-19")], "damaged"
+    with pytest.raises(ArtifactError, match="run the night of 2026-11-19 again, then this one"):
+        night.decide()
+    night.gone = False
+    assert night.decide()["base"]["version"] == 1
+
+
+@pytest.mark.parametrize(("was", "is_"), [('"version": 1', '"version": 2'), ('"start"', '"spart"'), ("{", "[")])
+def test_a_decision_that_is_not_what_was_written_is_refused(night, was, is_) -> None:
+    night.versions = [version(1, "2026-11-19")]
+    first = night.decide()
+    (file,) = night.home.glob("runs/daily/*/decision.json")
+    text = file.read_text()
+    assert was in text
+    file.write_text(text.replace(was, is_, 1))
+    with pytest.raises(ArtifactError, match=r"decision\.json: what was decided of this night is not what was written"):
+        night.decide()
+    file.write_text(text)
+    assert night.decide() == first
+
+
+def test_the_report_of_another_base_is_refused(night) -> None:
+    night.versions = [version(1, "2026-11-19")]
+    night.decide()
+    (file,) = night.home.glob("runs/daily/*/version-1.json")
+    file.write_text(file.read_text() + " ")
+    with pytest.raises(ArtifactError, match=r"version-1\.json: is not the report that this night was decided by"):
+        night.decide()
 
 
 def test_rows_that_come_late_leave_the_decision_and_are_in_the_figures(night) -> None:
