@@ -80,6 +80,26 @@ def sealed(scene: Scene, _: str, random: Random) -> Tried:
     return _damaged(scene, end, file, random, file.relative_to(store).parts[0], f"damaged {kind}")
 
 
+def base(scene: Scene, _: str, random: Random) -> Tried:
+    """Damage to what a night begins from, before it has decided so: it is made again by the night that made it."""
+    first, second = scene.stages
+    scene.restore(second)
+    if random.random() < 0.5:
+        scene.run(first)
+    store = scene.home / "runs" / "store"
+    file = random.choice([file for stage in ("ingest", "split", "fit") for file in _files(store / stage)])
+    what = f"{file.relative_to(store)}: {strike(file, random)}"
+
+    def mend(ended: Ended) -> None:
+        named = NAMED.search(ended.said)
+        if named is not None:
+            remove(scene.home / named[0])
+        scene.run(first)
+
+    came, why = again(scene, second, None, mend)
+    return Tried(kind="damaged base of a night", stage=second, what=what, came=came, why=why)
+
+
 def begun(scene: Scene, stage: str, random: Random) -> Tried:
     """Damage to a random file of what a killed stage left to go on from."""
     scene.restore(stage)

@@ -136,7 +136,7 @@ def patient() -> None:
 def full(scene: Scene, stage: str, random: Random) -> Tried:
     """A file system that has room for a part of what the stage writes: the scene must lie on a tmpfs of its own."""
     scene.restore(stage)
-    disk = scene.home.parent
+    disk = scene.home.parents[1]
     used = shutil.disk_usage(disk).used
     room = int(max(1 << 12, 1.2 * scene.bytes[stage]) * random.random())
     subprocess.run(["mount", "-o", f"remount,size={used + room}", str(disk)], check=True)
