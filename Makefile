@@ -82,7 +82,7 @@ test-dagster: $(STAMP)
 		> $$(echo $(VENV)-dagster/lib/python3*/site-packages)/stages.pth
 	$(VENV)-dagster/bin/python -m pip --disable-pip-version-check install --quiet --constraint requirements/dagster.txt \
 		dagster dagster-webserver
-	$(VENV)-dagster/bin/python -m pytest -q tests/integration/test_dagster.py
+	$(VENV)-dagster/bin/python -m pytest -q tests/integration/test_dagster.py tests/integration/test_dagster_backfill.py
 
 # Kills, full disks, flipped bits, ranks that stop: what is struck must end in the artifacts of a run left alone.
 SEED ?= 1
