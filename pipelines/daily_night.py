@@ -19,7 +19,7 @@ from pipelines.yesterday import fits
 from recdistill import registry, stages, tracking
 from recdistill.checks_daily import student_moves
 from recdistill.config import Config
-from recdistill.daily_drift import days_of, drift
+from recdistill.daily_drift import days_of, drift, items_since
 from recdistill.daily_spec import DailySpec
 from recdistill.data.window import window_until
 from recdistill.errors import ArtifactError, ConfigError
@@ -280,4 +280,5 @@ def _figures(log: Artifact, before: Before | None) -> dict[str, float]:
         return found
     logs = before.data.ingested, log
     sides = [[pl.read_parquet(one.path / f"{s}s.parquet").select(f"{s}_id", "count") for one in logs] for s in SIDES]
-    return found | drift(*((then, now) for then, now in sides))
+    users, items = ((then, now) for then, now in sides)
+    return found | drift(users, items, items_since(log.path, before.data.ingested.manifest.facts["last"]))

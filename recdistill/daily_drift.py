@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,17 +43,20 @@ def beside(then: pl.DataFrame, now: pl.DataFrame) -> tuple[Counts, Counts]:
     return both["count"].cast(pl.Int64).to_numpy(), both["count_now"].cast(pl.Int64).to_numpy()
 
 
-def drift(users: tuple[pl.DataFrame, pl.DataFrame], items: tuple[pl.DataFrame, pl.DataFrame]) -> dict[str, float]:
+def drift(
+    users: tuple[pl.DataFrame, pl.DataFrame], items: tuple[pl.DataFrame, pl.DataFrame], since: pl.DataFrame
+) -> dict[str, float]:
     """Return how far today's data is from another's; each side is (then, now) of an id and its interactions.
 
-    `items_moved` is `divergence` of the items' shares; `new_users` and `gone_users` are shares of today's users and of
-    then's; `new_items` and `gone_items` shares of the interactions of today and of then; ratios are today's by then's.
+    `items_moved` is `divergence` of the items' shares then and in what came `since`, of which the days that both
+    windows hold would hide most; `new_users` and `gone_users` are shares of today's users and of then's; `new_items`
+    and `gone_items` shares of the interactions of today and of then; ratios are today's by then's.
     """
     user_then, user_now = beside(*users)
     item_then, item_now = beside(*items)
     rows, people = (int(item_then.sum()), int(item_now.sum())), (int((user_then > 0).sum()), int((user_now > 0).sum()))
     return {
-        "items_moved": divergence(item_then, item_now),
+        "items_moved": divergence(*beside(items[0], since)),
         "new_users": _share(int(((user_now > 0) & (user_then == 0)).sum()), people[1]),
         "gone_users": _share(int(((user_then > 0) & (user_now == 0)).sum()), people[0]),
         "new_items": _share(int(item_now[item_then == 0].sum()), rows[1]),
@@ -59,6 +64,16 @@ def drift(users: tuple[pl.DataFrame, pl.DataFrame], items: tuple[pl.DataFrame, p
         "per_user_ratio": _share(rows[1] * people[0], rows[0] * people[1]),
         "rows_ratio": _share(rows[1], rows[0]),
     }
+
+
+def items_since(log: Path, end: str) -> pl.DataFrame:
+    """Return the item_id and the count of the rows of an ingested log on days after the one of `end`, an ISO time."""
+    midnight = datetime.fromisoformat(end).astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    after = int((midnight + timedelta(days=1)).timestamp()) * 1_000_000
+    rows = pl.scan_parquet(log / "log.parquet").filter(pl.col("time") >= after).group_by("item").len("count")
+    items = pl.scan_parquet(log / "items.parquet").select("item_id").with_row_index("item")
+    found = items.join(rows.with_columns(pl.col("item").cast(pl.UInt32)), on="item", maintain_order="left")
+    return found.select("item_id", pl.col("count").cast(pl.Int64)).collect()
 
 
 def days_of(facts: Mapping[str, Any]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from recdistill.report_words import MISSING, Row, number, percent
 
 Number = float | None
 SHARES = {
-    "items_moved": "how far the items' shares moved (0 none, 1 all)",
+    "items_moved": "how far the items' shares moved in what came since (0 none, 1 all)",
     "new_users": "users who are new",
     "gone_users": "users of then who are gone",
     "new_items": "interactions with items that are new",

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recdistill.daily_drift import beside, days_of, divergence, drift
+from recdistill.daily_drift import beside, days_of, divergence, drift, items_since
 
 
 def counted(name: str, **counts: int) -> pl.DataFrame:
@@ -42,12 +42,12 @@ def test_a_quiet_day_does_not_drift() -> None:
     side = counted("user_id", a=3, b=2), counted("user_id", b=2, a=3)
     goods = counted("item_id", x=4, y=1), counted("item_id", y=1, x=4)
     shares = {"items_moved": 0, "new_users": 0, "gone_users": 0, "new_items": 0, "gone_items": 0}
-    assert drift(side, goods) == shares | {"per_user_ratio": 1, "rows_ratio": 1}
+    assert drift(side, goods, goods[1]) == shares | {"per_user_ratio": 1, "rows_ratio": 1}
 
 
 def test_a_replaced_catalogue_is_all_there_is_of_drift() -> None:
     people = counted("user_id", a=3, b=2), counted("user_id", a=3, b=2)
-    found = drift(people, (counted("item_id", x=4, y=1), counted("item_id", z=5)))
+    found = drift(people, (counted("item_id", x=4, y=1), counted("item_id", z=5)), counted("item_id", z=5))
     assert (found["items_moved"], found["new_items"], found["gone_items"]) == (1, 1, 1)
     assert found["new_users"] == found["gone_users"] == 0
 
@@ -55,14 +55,14 @@ def test_a_replaced_catalogue_is_all_there_is_of_drift() -> None:
 def test_the_figures_by_hand() -> None:
     people = counted("user_id", a=3, b=2, c=5), counted("user_id", b=4, d=2)
     goods = counted("item_id", x=6, y=4), counted("item_id", y=3, z=3)
-    found = drift(people, goods)
+    found = drift(people, goods, counted("item_id", y=1, z=1))
     assert found["new_users"] == 1 / 2
     assert found["gone_users"] == 2 / 3
     assert found["new_items"] == 3 / 6
     assert found["gone_items"] == 6 / 10
     assert found["rows_ratio"] == 6 / 10
     assert found["per_user_ratio"] == pytest.approx((6 / 2) / (10 / 3))
-    assert found["items_moved"] == pytest.approx(reference(np.array([6, 4, 0]), np.array([0, 3, 3])))
+    assert found["items_moved"] == pytest.approx(reference(np.array([6, 4, 0]), np.array([0, 1, 1])))
 
 
 def test_ids_of_two_types_never_meet() -> None:
@@ -75,3 +75,12 @@ def test_the_last_day_is_held_against_the_others_since_the_log_began() -> None:
     days = {"d1": 0, "d2": 10, "d3": 0, "d4": 30, "d5": 5}
     assert days_of({"days": days}) == {"last_day_ratio": 5 / 20, "empty_days": 1}
     assert days_of({"days": {"d1": 0, "d2": 7}}) == {"last_day_ratio": 1, "empty_days": 0}
+
+
+def test_what_came_since_is_counted_by_item_from_the_next_day_on(tmp_path) -> None:
+    day = 86_400_000_000
+    rows = {"user": [0, 0, 1, 1, 1], "item": [0, 2, 2, 1, 2], "time": [0, day - 1, day, day + 5, 2 * day]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "log.parquet")
+    pl.DataFrame({"item_id": ["x", "y", "z"], "count": [1, 1, 3]}).write_parquet(tmp_path / "items.parquet")
+    assert items_since(tmp_path, "1970-01-01T09:00:00+00:00").rows() == [("y", 1), ("z", 2)]
+    assert items_since(tmp_path, "1970-01-03T00:00:00+00:00").rows() == []

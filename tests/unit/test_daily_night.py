@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +46,8 @@ def night(tmp_path, monkeypatch):
     (tmp_path / "run.yaml").write_text(FILE)
     for side in ("user", "item"):
         pl.DataFrame({f"{side}_id": [1, 2], "count": [3, 3]}).write_parquet(tmp_path / f"{side}s.parquet")
+    today = [int(datetime(2026, 11, 20, hour, tzinfo=UTC).timestamp()) * 1_000_000 for hour in (8, 9)]
+    pl.DataFrame({"user": [0, 1], "item": [0, 1], "time": today}).write_parquet(tmp_path / "log.parquet")
     log = made(tmp_path)
     world = SimpleNamespace(versions=list[dict[str, Any]](), reports=dict[str, Any](), before=before(log), gone=False)
     monkeypatch.setattr(daily_night.registry, "history", lambda *_: world.versions)
@@ -65,7 +67,7 @@ def night(tmp_path, monkeypatch):
 
 def made(path: Path, kind: str = "Int64", fingerprint: str = "log") -> Any:
     days = {"2026-11-19": 5, "2026-11-20": 5}
-    facts = {"days": days, "user_id_type": kind, "item_id_type": "Int64"}
+    facts = {"days": days, "user_id_type": kind, "item_id_type": "Int64", "last": "2026-11-19T20:00:00+00:00"}
     return SimpleNamespace(path=path, manifest=SimpleNamespace(facts=facts), fingerprint=fingerprint)
 
 
