@@ -30,7 +30,7 @@ FULL |= {model: {"warm": None} for model in ("teacher", "student")}
 EVENTS = {
     KILLED: "killed",
     CORRUPT: "corrupt log",
-    CHANGE: "new season",
+    CHANGE: "new fashion",
     WORSE: "worse candidate",
     OUTAGE: "rows missing",
     RACE: "two promote",
@@ -98,7 +98,8 @@ def main() -> None:
     for night, seen in nightly(watched, days):
         full.deliver(night, days[night])
         full.write({})
-        full.night(night)
+        code, _ = full.night(night)
+        assert code in (0, 4), f"a night of which nothing goes wrong ended with exit code {code}"
         serving = watched.version("champion")
         bundles = {"nightly": watched.bundle(serving), "never": watched.bundle(1), "full": full.bundle(night)}
         before = watched.version("previous")

@@ -44,7 +44,7 @@ CONFIG: dict[str, Any] = {
     ],
     "daily": {
         "window_days": 14,
-        "full_on_drift": 0.12,
+        "full_on_drift": 0.3,
         "alarms": {"last_day_ratio": {"min": 0.5, "max": 2.0}},
     },
     "index": {"factory": "Flat", "k": [K]},

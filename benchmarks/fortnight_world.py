@@ -1,7 +1,7 @@
 """A shop that does not stand still: who takes what on each day, planted, so that a model of yesterday ages.
 
 Items come out every day, are popular while they are new, and are withdrawn after some weeks; users come, go, and now
-and then like something else. On the day of the change, a season ends: half of the catalogue is replaced at once.
+and then like something else. On the day of the change a season begins: half of the users turn to what is in fashion.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ CLUSTERS = 24
 LIKED = 2  # clusters a user likes
 TASTE = 3.5  # log-odds between an item of a cluster that is liked and one of another
 HALF_LIFE = 10.0  # days in which what an item's being new is worth halves
-NEWNESS = 2.5  # log-odds of an item on its first day
+NEWNESS = 2.0  # log-odds of an item on its first day
+SEASON = 0.7  # of the users, those who turn on the day of the change
+IN_FASHION = 4  # clusters
 LIFE = 45  # days that an item is sold
 TURN, LEAVE = 0.02, 0.01  # of the users, those who change a liked cluster, and those who leave, each day
 ACTIVE, TAKEN = 0.55, 4.0  # of the users, those who come on a day; and what they take
@@ -39,8 +41,6 @@ def world(
     taken = np.zeros((users, items), np.bool_)
     for day in range(first, last + 1):
         gone = day - born >= LIFE
-        if day == change:
-            gone |= rng.random(items) < 0.5
         renewed = np.flatnonzero(gone)
         item_id[renewed] = item_id.max() + 1 + np.arange(len(renewed))
         cluster[renewed] = rng.integers(CLUSTERS, size=len(renewed))
@@ -49,8 +49,8 @@ def world(
         left = np.flatnonzero(rng.random(users) < LEAVE)
         user_id[left] = user_id.max() + 1 + np.arange(len(left))
         likes[left], taken[left] = rng.integers(CLUSTERS, size=(len(left), LIKED)), False
-        turned = np.flatnonzero(rng.random(users) < TURN)
-        likes[turned, 0] = rng.integers(CLUSTERS, size=len(turned))
+        turned = np.flatnonzero(rng.random(users) < (SEASON if day == change else TURN))
+        likes[turned] = rng.integers(IN_FASHION if day == change else CLUSTERS, size=(len(turned), LIKED))
         score = appeal + NEWNESS * 0.5 ** ((day - born) / HALF_LIFE)
         here = np.flatnonzero(rng.random(users) < ACTIVE)
         liked = (likes[here][:, :, None] == cluster).any(1)
