@@ -28,7 +28,7 @@ TABLES = ("dataframe_records", "dataframe_split", "inputs", "instances")
 PARAMS = ("k", "exclude_seen")
 SEND = 'send {"dataframe_records": [{"user_id": ..., "history": [...]}], "params": {"k": 10}} as application/json'
 FAULT = "Encountered an unexpected error"  # what MLflow calls a failure of the model that the model did not foresee
-TYPES = ("application/json", "text/csv", "application/vnd.apache.parquet")
+TYPES = ("application/json", "application/vnd.apache.parquet")  # CSV has no lists, so MLflow refuses it here
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +177,10 @@ def unread(body: bytes) -> str | None:
 
 def sentence(message: str) -> str:
     """Return the one sentence of an MLflow message that says what is wrong, without the request it quotes."""
-    text = message.partition("\nInput:")[0].rpartition("Error: ")[2]
+    text = message.partition("\nInput:")[0]
+    if text.startswith("Failed to predict data"):
+        columns = "the columns are no user_id and history: " if "Failed to enforce schema" in text else ""
+        text = columns + text.rpartition("Error: ")[2]
     return " ".join(text.partition(" IMPORTANT:")[0].split()).strip("'\" ")[:LONGEST] or SEND
 
 

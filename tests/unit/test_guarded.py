@@ -62,7 +62,7 @@ def test_a_body_that_is_too_long_is_read_to_its_end_and_kept_from_the_model(monk
     assert ask(guarded(app, WHICH, Doing()), parts=endless).status == 413
 
 
-@pytest.mark.parametrize("media", [None, "", "text/plain", "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize("media", [None, "", "text/plain", "text/csv", "application/x-www-form-urlencoded"])
 def test_other_content_types_are_named(media: str | None) -> None:
     app = app_of()
     answer = ask(guarded(app, WHICH, Doing()), GOOD, media=media)
@@ -135,7 +135,7 @@ def test_a_failure_of_the_model_leaves_its_trace_in_the_log_alone(caplog: pytest
 @pytest.mark.parametrize(
     ("status", "body", "expected", "said"),
     [
-        (500, b'{"error_code": "INTERNAL_ERROR", "message": "x. Error: no such column"}', 400, "no such column"),
+        (500, b'{"error_code": "INTERNAL_ERROR", "message": "no such column"}', 400, "no such column"),
         (500, b"Internal Server Error", 400, "Internal Server Error"),
         (404, b'{"detail": "Not Found"}', 404, "POST /invocations"),
         (504, b"Request processing time exceeded limit", 504, "exceeded limit"),
@@ -156,8 +156,11 @@ def test_every_error_is_one_sentence_and_none_is_ours(status: int, body: bytes, 
             "Failed to predict data ' user_id\n0 1'. \nError: k is 0; it must be at least 1",
             "k is 0; it must be at least 1",
         ),
-        ("Failed. Error: Model is missing inputs ['user_id'].", "Model is missing inputs ['user_id']."),
-        ("Invalid input. Error: 'JSONDecodeError('x')'\nInput: \nb'Error: a secret'\n", "JSONDecodeError('x')"),
+        (
+            "Failed to predict data 'x'. \nError: Failed to enforce schema of data 'x'. Error: Missing ['user_id'].",
+            "the columns are no user_id and history: Missing ['user_id'].",
+        ),
+        ("Invalid input. Error: 'it'\nInput: \nb'Error: a secret'\n", "Invalid input. Error: 'it"),
         ("Unrecognized parameters: x. IMPORTANT: the protocol changed", "Unrecognized parameters: x."),
     ],
 )
