@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 READY, LEAVE = "ready", "leave"
 PATIENCE = 60  # seconds in which requests that were taken are answered
+KEPT = 75  # seconds that a connection is kept without a request: longer than what balancers before it keep theirs
 
 
 def main(words: Sequence[str]) -> int:
@@ -46,6 +47,7 @@ def main(words: Sequence[str]) -> int:
         server_header=False,
         ws="none",
         lifespan="off",
+        timeout_keep_alive=KEPT,
         timeout_graceful_shutdown=PATIENCE,
     )
     server = uvicorn.Server(config)
