@@ -25,6 +25,7 @@ help:
 	@echo "make gpu-bench   bandwidth and FLOP/s of the GPU's steps against the card's"
 	@echo "make lint        ruff and pyrefly"
 	@echo "make docs        the documentation as a site, in docs/_build/html"
+	@echo "make follow      the tutorial and what goes on from it, typed to the letter in a new home: ZIP=ml-100k.zip"
 	@echo "make bench       ours against peers and limits: DATA=data/gowalla, BENCH_ARGS='--quick --only g1,g4'"
 
 setup: $(STAMP)
@@ -104,6 +105,12 @@ docs: $(STAMP)
 # Nothing here is a test: a table of ratios, in runs/bench. Peers go into environments of their own, under .bench.
 bench: $(STAMP)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/bench.py $(if $(DATA),--data $(DATA)) $(BENCH_ARGS)
+
+# What a newcomer meets, from `make setup` on: says where a page and what is printed differ. Half an hour where it is busy.
+.PHONY: follow
+follow:
+	OMP_WAIT_POLICY=PASSIVE $(PYTHON) benchmarks/follow.py --file $(or $(ZIP),$(error say ZIP=ml-100k.zip)) \
+		docs/tutorial.md docs/howto/promote.md docs/howto/roll-back.md
 
 gpu-check: $(STAMP)
 	$(BIN)/python benchmarks/gpu_check.py

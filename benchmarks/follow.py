@@ -118,12 +118,14 @@ def told(found: Sequence[Step], out: Path) -> tuple[list[str], bool]:
             return [*lines, f"{head}\n    NOT REACHED, with {len(found) - n - 1} after it"], False
         code = int((out / f"{n}.code").read_text())
         printed = (out / f"{n}.out").read_text() + ((out / f"{n}.err").read_text() if code else "")
-        differs = Differences() if step.says is None else compare(step.says, printed)
-        lines.append(f"{head}{'' if step.says is None or named(differs) else '    as the page says'}")
         if step.fails != bool(code):
-            lines += [f"    EXIT CODE {code}", textwrap.indent(printed[-2000:], "    ")]
+            lines += [head, f"    EXIT CODE {code}", textwrap.indent(printed[-2000:], "    ")]
+            fine = False
+            continue
+        differs = Differences() if step.says is None else compare(step.says, printed)
+        lines.append(head if step.says is None or named(differs) else f"{head}    as the page says")
         lines += [f"    {name}: {_shown(words)}" for name, words in named(differs).items()]
-        fine = fine and step.fails == bool(code) and not differs.lacks and not differs.more
+        fine = fine and not differs.lacks and not differs.more
     return lines, fine
 
 
@@ -144,13 +146,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pages", nargs="+", type=Path)
     parser.add_argument("--file", type=Path, action="append", default=[], help="what the pages find in ~/Downloads")
-    parser.add_argument("--home", type=Path, help="an empty directory to do it in, kept; left out, a temporary one")
+    parser.add_argument("--home", type=Path, help="where to do it, empty but for recdistill; left out, a temporary one")
     given = parser.parse_args()
     home = (given.home or Path(tempfile.mkdtemp(prefix="follow-"))).resolve()
-    (home / "Downloads").mkdir(parents=True)
+    (home / "Downloads").mkdir(parents=True, exist_ok=True)
     for file in given.file:
         shutil.copy(file, home / "Downloads")
-    subprocess.run(["git", "clone", "--quiet", ROOT, home / "recdistill"], check=True)
+    if not (home / "recdistill").exists():
+        subprocess.run(["git", "clone", "--quiet", ROOT, home / "recdistill"], check=True)
     found = [step for page in given.pages for step in steps(page.read_text(encoding="utf-8"), str(page))]
     follow(found, home)
     lines, fine = told(found, home / "printed")
