@@ -13,7 +13,7 @@ from typing import Annotated, Any, TextIO
 
 from cyclopts import Parameter
 
-from pipelines.causes import fix_of
+from recdistill.causes import fix_of
 from recdistill.errors import ConfigError, RecdistillError
 from recdistill.masking import masked, printable
 

@@ -9,9 +9,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pipelines.causes import fix_of
 from pipelines.daily_night import alone, night, of_day
 from pipelines.distill import Outcome, distill, stage_rows
+from recdistill.causes import fix_of
 from recdistill.config import Config
 from recdistill.errors import GateRejected, RecdistillError, StageError
 from recdistill.report import read_report

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.assembled import Everything
-from pipelines.causes import fix_of
 from pipelines.release import release
 from pipelines.rounds import Source, learn
 from pipelines.teach import teach, told
 from pipelines.yesterday import remembered
 from recdistill import __version__, stages, yesterday_stages
 from recdistill.agree import agree
+from recdistill.causes import fix_of
 from recdistill.config import Config
 from recdistill.deferral import defer
 from recdistill.errors import ConfigError, RecdistillError, StageError
@@ -181,8 +181,7 @@ def distill(
         except RecdistillError:
             raise
         except Exception as cause:
-            after = f"after {made[-1].name}" if made else "at the first stage"
-            raise _failed(f"the stage {after}", cause) from cause
+            raise _failed(f"the stage after {made[-1].name}" if made else "the first stage", cause) from cause
         if isinstance(step, Everything):
             everything = step
         else:

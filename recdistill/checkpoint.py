@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from recdistill.errors import ArtifactError
+from recdistill.errors import ArtifactError, StageError
 from recdistill.models.tables import Distributed
 from recdistill.types import Log, quiet
 from recdistill.whole import publish, sha256, write_text
@@ -33,7 +33,7 @@ def save_checkpoint(
     path = out / f"checkpoint-{step}"
     partial = path.with_suffix(".tmp")
     world.share(lambda: shutil.rmtree(partial, ignore_errors=True))
-    with _quiet():
+    with _plain():
         dcp.save(model.state(), checkpoint_id=partial)
     world.share(lambda: _publish(out, path, partial, state, keep))
 
@@ -55,7 +55,7 @@ def load_checkpoint(
     if found is None:
         return None
     state = model.state()
-    with _quiet():
+    with _plain():
         dcp.load(state, storage_reader=Reader(found), planner=Planner())
     model.load(state)
     return json.loads((Path(found) / STATE).read_text())
@@ -127,7 +127,17 @@ def _step(path: Path) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _plain() -> Iterator[None]:
+    """Say nothing of torch's own future inside the block, and raise what a rank met as it is.
+
+    What torch raises of it is no Exception, and passes every handler by.
+    """
+    from torch.distributed.checkpoint.api import CheckpointException
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            yield
+        except CheckpointException as all_:
+            rank, (cause, _) = next(iter(all_.failures.items()))
+            raise cause if isinstance(cause, OSError) else StageError(f"{cause}", where=f"rank {rank}") from None

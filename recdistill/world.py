@@ -83,7 +83,9 @@ class World:
 
     def _await(self, key: str) -> None:
         """Wait for `key`, which rank 0 sets, for as long as it lives."""
-        if not await_key(self.store, key, silence=HUNG, ask=min(ASK, HUNG / 4), long=LONG):
+        with _gone(self.rank):
+            came = await_key(self.store, key, silence=HUNG, ask=min(ASK, HUNG / 4), long=LONG)
+        if not came:
             what = f"rank 0 has said nothing for {HUNG.total_seconds():g} s: it is stopped, or its machine is gone"
             fix = "end what is left of the run, see why it stopped, and run the same command again"
             raise StageError(what, where=f"rank {self.rank}", fix=fix)
@@ -127,13 +129,27 @@ def world(*, device: str = "auto", threads: int | None = None) -> Iterator[World
         if size == 1:
             yield World(device=_device(device, local))
         else:
-            joined = _join(rank, size, _device(device, local), given=given)
+            with _gone(rank):
+                joined = _join(rank, size, _device(device, local), given=given)
             with beating(joined.store) if rank == 0 else nullcontext():
                 yield joined
                 joined.barrier()
     finally:
         if not given:
             _leave()
+
+
+@contextmanager
+def _gone(rank: int) -> Iterator[None]:
+    """Raise a lost connection as a StageError that says what that means, of which torch says where in its own code."""
+    import torch.distributed as dist
+
+    try:
+        yield
+    except dist.DistError as cause:
+        what = f"rank 0, or whoever keeps the ranks' store, is gone: {str(cause).splitlines()[0]}"
+        fix = "see why it ended, and run the same command again: it goes on from what is done"
+        raise StageError(what, where=f"rank {rank}", fix=fix) from cause
 
 
 def _join(rank: int, size: int, place: str, *, given: bool) -> World:

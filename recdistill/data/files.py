@@ -15,6 +15,7 @@ from typing import Literal
 
 import polars as pl
 
+from recdistill.causes import errno_of
 from recdistill.errors import DataError
 
 Format = Literal["auto", "csv", "ndjson", "parquet", "ipc"]
@@ -31,6 +32,7 @@ EXTENSIONS = {
     ".feather": "ipc",
 }
 PACKED = (".gz", ".zst")
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # what befalls what is written, and no log
 
 
 @contextmanager
@@ -57,7 +59,7 @@ def reading(where: str, locate: Callable[[], str | None] | None = None) -> Itera
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as cause:
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+        if errno_of(cause) in WRITING:
             raise
         reason = (locate and locate()) or " ".join(str(cause).split("\n\n")[0].split())
         fix = "check that the file is whole, is UTF-8 where it is text, and has the format its name says"

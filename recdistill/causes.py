@@ -20,21 +20,27 @@ FIXES = {
 }
 
 
-def fix_of(error: BaseException) -> str | None:
-    """Return what to do about `error`, or about what caused it; None where that is not the machine's failure.
+def errno_of(error: BaseException) -> int | None:
+    """Return the number of the machine's failure behind `error`, or behind what caused it; None where it is none.
 
     Libraries in other languages pass on what the system said as words.
     """
     for cause in _chain(error):
         if isinstance(cause, OSError) and cause.errno in FIXES:
-            return FIXES[cause.errno]
+            return cause.errno
         if isinstance(cause, MemoryError):
-            return FIXES[errno.ENOMEM]
+            return errno.ENOMEM
         said = str(cause)
-        for number, fix in FIXES.items():
-            if os.strerror(number) in said or f"os error {number})" in said:
-                return fix
+        for number in FIXES:
+            if f"os error {number})" in said or os.strerror(number) in said:
+                return number
     return None
+
+
+def fix_of(error: BaseException) -> str | None:
+    """Return what to do about `error` where it is the machine's failure, else None."""
+    number = errno_of(error)
+    return None if number is None else FIXES[number]
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
