@@ -167,12 +167,12 @@ def _signed(decided: Mapping[str, Any]) -> str:
 
 def _unsigned(file: Path) -> dict[str, Any]:
     """Return what `_signed` wrote to `file`; raises ArtifactError if it is not that."""
-    try:
-        told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    told, whole = dict[str, Any](), False
+    with suppress(ValueError, TypeError, AttributeError):
+        told = json.loads(file.read_text(encoding="utf-8"))
         digest = told.pop("digest", None)  # an older version wrote none
-    except (ValueError, AttributeError) as cause:
-        told, digest = dict[str, Any](), repr(cause)
-    if digest is not None and digest != hashlib.sha256(canonical(told).encode()).hexdigest():
+        whole = digest is None or digest == hashlib.sha256(canonical(told).encode()).hexdigest()
+    if not whole:
         fix = "restore it from a copy; or delete it, and what is decided now may be something else"
         raise ArtifactError("what was decided of this night is not what was written", where=str(file), fix=fix)
     return told

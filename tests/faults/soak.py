@@ -34,6 +34,7 @@ LOADED = (
     *("pandas", "scipy.linalg", "torch.distributed.optim", "numba.np.arraymath"),  # which others import when they run
 )
 LOADED += ("mlflow", "mlflow.pyfunc", "sqlalchemy", "matplotlib.pyplot", "recdistill.report")
+SLOW = {"latency": 0.3, "promote": 0.4}  # how much less often stages are struck that take many times as long
 CAME = ("survived", "refused", "lost")
 
 
@@ -111,7 +112,7 @@ def plan(
         alone = calm.undisturbed(folder / "one", STAGES, database=database)
         scenes = {"one": alone, "two": calm.undisturbed(folder / "two", STAGES[:6], ranks=2)}
         scenes["nights"] = calm.nights(folder / "nights", database)
-        weights = {"kill": 40, "ranks": 10, "night": 10, "sealed": 16, "begun": 10, "limited": 6, "stop": 3}
+        weights = {"kill": 40, "ranks": 10, "night": 6, "sealed": 16, "begun": 10, "limited": 6, "stop": 3}
         weights |= {"beside": 6, "locked": 1, "base": 4} | ({"full": 8, "readonly": 5} if mounted else {})
     doing = {
         "kill": kinds.killed, "ranks": kinds.killed, "night": kinds.killed, "sealed": damage.sealed,
@@ -129,7 +130,7 @@ def plan(
         stages = damage.stages_with_work(scene.stages) if name == "begun" else scene.stages
         if where == "two":
             stages = [stage for stage in stages if stage not in ("ingest", "split")]
-        stage = random.choice(stages)
+        (stage,) = random.choices(stages, [SLOW.get(each, 1.0) for each in stages])
         seed = random.getrandbits(32)
         return name, f"{stage} ({where})", lambda: doing[name](scene, stage, Random(seed))
 
