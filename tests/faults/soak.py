@@ -102,6 +102,7 @@ def plan(
     import calm
     import damage
     import kinds
+    import served
     from scene import STAGES
 
     if short:
@@ -113,11 +114,12 @@ def plan(
         scenes = {"one": alone, "two": calm.undisturbed(folder / "two", STAGES[:6], ranks=2)}
         scenes["nights"] = calm.nights(folder / "nights", database)
         weights = {"kill": 40, "ranks": 10, "night": 6, "sealed": 16, "begun": 10, "limited": 6, "stop": 3}
-        weights |= {"beside": 6, "locked": 1, "base": 4} | ({"full": 8, "readonly": 5} if mounted else {})
+        weights |= {"beside": 6, "locked": 1, "base": 4, "server": 1} | ({"full": 8, "readonly": 5} if mounted else {})
     doing = {
         "kill": kinds.killed, "ranks": kinds.killed, "night": kinds.killed, "sealed": damage.sealed,
         "begun": damage.begun, "limited": kinds.limited, "stop": kinds.stopped, "beside": damage.beside,
         "locked": damage.locked, "base": damage.base, "full": kinds.full, "readonly": kinds.read_only,
+        "server": served.killed_server,
     }  # fmt: skip
     names = only.split(",") if only else list(weights)
 
