@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from pydantic import Field, StringConstraints
 
@@ -41,6 +43,7 @@ from recdistill.registry_versions import (
 from recdistill.results import GateResult, Release
 from recdistill.spec import Spec
 from recdistill.tracking import fluent, shown, store
+from recdistill.whole import flush
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,11 +97,18 @@ def register(uri: str, model: str, bundle: Path, run_id: str, tags: Mapping[str,
                 input_example=example,
                 **model_parts(opened, Path(folder)),
             )
+        _flush(client.get_logged_model(logged.model_id).artifact_location)
         held.create_model(client, model)
         kept = {k: str(v)[:LONGEST] for k, v in {**tags, **facts}.items() if v is not None}
         made = client.create_model_version(model, logged.model_uri, run_id, kept, model_id=logged.model_id)
         held.point(client, model, CANDIDATE, int(made.version))
     return int(made.version)
+
+
+def _flush(location: str) -> None:
+    """Have what was copied to a local store on the disk before a version names it; a server sees to its own."""
+    if location.startswith("file://"):
+        flush(Path(url2pathname(urlsplit(location).path)))
 
 
 def promote(

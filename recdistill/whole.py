@@ -49,12 +49,17 @@ def publish(partial: Path, path: Path) -> None:
 
     A name that outlives a power cut before the bytes behind it do would be an empty file with a whole one's name.
     """
-    for place, _, names in os.walk(partial, topdown=False):
+    flush(partial)
+    os.replace(partial, path)
+    fsync(path.parent)
+
+
+def flush(folder: Path) -> None:
+    """Return when all that a directory holds is on the disk, and all names in it."""
+    for place, _, names in os.walk(folder, topdown=False):
         for name in names:
             fsync(Path(place) / name)
         fsync(Path(place))
-    os.replace(partial, path)
-    fsync(path.parent)
 
 
 def note(path: Path) -> None:
