@@ -49,14 +49,15 @@ def load_checkpoint(
     """
     import torch.distributed.checkpoint as dcp
 
-    from recdistill.checkpoint_reader import Planner, Reader
+    from recdistill.checkpoint_reader import check_checkpoint
 
     found = world.share(lambda: _newest(out, log, ended=ended))
     if found is None:
         return None
+    world.share(lambda: check_checkpoint(Path(found)))
     state = model.state()
     with _plain():
-        dcp.load(state, storage_reader=Reader(found), planner=Planner())
+        dcp.load(state, checkpoint_id=found)
     model.load(state)
     return json.loads((Path(found) / STATE).read_text())
 

@@ -1,4 +1,4 @@
-"""Checkpoints read without running what they hold.
+"""Checkpoints looked through before they are read, so that nothing they hold is run.
 
 torch.distributed.checkpoint unpickles the file that lists a checkpoint, and every value in it that is no tensor. What
 was pickled can be a program, and a partial directory is as open to others as the store is, so here a checkpoint may
@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import io
 import pickle  # of which only the reading is used, and that of the types below alone
+import pickletools
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import DefaultLoadPlanner, FileSystemReader
-from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
 from recdistill.errors import ArtifactError
 
 LIST = ".metadata"
+PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
 FIX = "delete the partial directory: the training begins again"
 _METADATA, _FILES = "torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem"
 ALLOWED = {
@@ -50,35 +51,31 @@ class _Plain(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-class Reader(FileSystemReader):
-    """Reads a checkpoint's list only after it has been found to be one."""
-
-    def read_metadata(self, *args: Any, **kwargs: Any) -> Any:
-        check_list(Path(self.path))
-        return super().read_metadata(*args, **kwargs)
-
-
-class Planner(DefaultLoadPlanner):
-    """Reads values that are no tensors only after they have been found to be plain numbers, words and lists."""
-
-    def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
-        try:
-            torch.load(value, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as cause:
-            what = f"the checkpoint's {read_item.dest_index.fqn} is no plain value ({str(cause).splitlines()[0]})"
-            raise ArtifactError(what, where="checkpoint", fix=FIX) from cause
-        value.seek(0)
-        super().load_bytes(read_item, value)
-
-
-def check_list(path: Path) -> None:
-    """Raise ArtifactError unless the checkpoint at `path` lists nothing but tensors and values in files of its own."""
+def check_checkpoint(path: Path) -> None:
+    """Raise ArtifactError unless the checkpoint at `path` is made of tensors and plain values in files of its own."""
     file = path / LIST
     try:
-        with file.open("rb") as stream:
-            found = _Plain(stream).load()
-        names = {info.relative_path for info in found.storage_data.values()}
+        data = file.read_bytes()
+        places = (int(argument or 0) for code, argument, _ in pickletools.genops(data) if code.name in PUTS)
+        if any(place > len(data) for place in places):  # for which its reader would take all memory there is
+            raise pickle.UnpicklingError("it counts more values than it has bytes")
+        found = _Plain(io.BytesIO(data)).load()
+        values = {name for name, kind in found.state_dict_metadata.items() if isinstance(kind, BytesStorageMetadata)}
+        places = {index.fqn: info for index, info in found.storage_data.items()}
+        names = {str(info.relative_path) for info in found.storage_data.values()}
     except Exception as cause:  # what a pickle that is none makes its reader raise has no end
         raise ArtifactError(f"cannot be read as a checkpoint ({cause})", where=str(file), fix=FIX) from cause
-    if outside := sorted(str(name) for name in names if not isinstance(name, str) or Path(name).name != name):
+    if outside := sorted(name for name in names if Path(name).name != name):
         raise ArtifactError(f"names {outside[0]!r}, outside the checkpoint", where=str(file), fix=FIX)
+    for name in sorted(values):
+        _check_value(path, name, places.get(name))
+
+
+def _check_value(path: Path, name: str, place: Any) -> None:
+    try:
+        with (path / place.relative_path).open("rb") as stream:
+            stream.seek(place.offset)
+            torch.load(io.BytesIO(stream.read(place.length)), weights_only=True)
+    except Exception as cause:
+        what = f"{name} is no plain value ({str(cause).splitlines()[0] if str(cause) else cause!r})"
+        raise ArtifactError(what, where=str(path), fix=FIX) from cause

@@ -11,7 +11,6 @@ copy, and says in its metadata which labels and which teacher it belongs to: sha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -23,17 +22,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recdistill.errors import ArtifactError, DataError, StageError
+from recdistill.label_facts import REBUILD, read_facts
 from recdistill.models.heads import read_head
 from recdistill.store import aside
 from recdistill.types import Float, Int, Interactions, Labels, Synthetic, Vectors
 
 SHARD_BYTES = 100_000_000  # of a shard on disk; making it takes about three times as much memory
-FACTS = "labels.json"
 TRUST = "trust.npy"  # how far the teacher is to be trusted with each user, where the labels were asked for it
 GATES = "gates.npy"  # how much each item of a history moves the teacher's confidence, likewise
 BY_ITEM = "by_item"  # the store of lists of users, in that of lists of items
 TRANSFER = "transfer"  # the store of lists of histories that nobody had, beside these histories
-REBUILD = "delete the directory and run the same command again"
 RELABEL = "delete this file and label its users again, or use the configuration and the data that it was made with"
 
 
@@ -237,25 +235,6 @@ def _open_vectors(path: Path) -> Vectors | None:
     return Vectors(users=users, items=items)
 
 
-def read_facts(path: Path) -> Mapping[str, Any]:
-    """Return what labels.json says; raises ArtifactError if it is missing or malformed."""
-    file = path / FACTS
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        assert all(isinstance(facts[name], int) for name in ("num_users", "num_items", "depth", "per_shard", "rest"))
-        assert min(facts["per_shard"], facts["depth"]) > 0, "a shard or a list of no length"
-        assert min(facts["num_users"], facts["rest"]) >= 0, "fewer than none"
-        assert facts["precision"] in ("f32", "f16")
-        assert len(facts["along"]) == 3
-        assert all(isinstance(n, int) and n >= 0 for n in facts["along"])
-        assert all(isinstance(said, str) for said in dict(facts["stamp"]).values())
-    except FileNotFoundError:
-        raise ArtifactError(f"not a label store: there is no {FACTS}", where=str(path), fix=REBUILD) from None
-    except (ValueError, KeyError, TypeError, AssertionError) as cause:
-        raise ArtifactError(f"cannot be read ({cause!r})", where=str(file), fix=REBUILD) from cause
-    return facts
-
-
 def layout_of(facts: Mapping[str, Any]) -> Layout:
     """Return the layout that labels.json tells of."""
     names = ("num_users", "num_items", "depth", "rest", "precision", "stamp")
@@ -274,7 +253,7 @@ def open_shard(out: Path, layout: Layout, shard: int, fix: str = REBUILD) -> dic
         said = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         assert set(NEEDED) <= set(table.column_names), f"it has the columns {', '.join(table.column_names)}"
         found = {name: table.column(name).chunk(0) for name in table.column_names}
-    except (OSError, pa.ArrowException, IndexError, ValueError, AssertionError) as cause:
+    except Exception as cause:  # what Arrow raises at hostile bytes has no end
         raise ArtifactError(f"cannot be read as a shard of labels ({cause})", where=str(path), fix=fix) from cause
     for name, wanted in layout.stamp.items():
         if said.get(name) != wanted:
@@ -284,6 +263,8 @@ def open_shard(out: Path, layout: Layout, shard: int, fix: str = REBUILD) -> dic
         if column.type != kinds.get(name) or len(table) != len(column):
             what = f"its {name} are of type {column.type}, in {table.column(name).num_chunks} parts, where "
             raise ArtifactError(f"{what}{kinds.get(name, 'nothing')} belongs", where=str(path), fix=fix)
+        if column.null_count or (pa.types.is_fixed_size_list(column.type) and column.values.null_count):
+            raise ArtifactError(f"its {name} have nulls", where=str(path), fix=fix)
     own = found.pop("user")
     first, last = (int(own[0].as_py()), int(own[-1].as_py())) if len(own) else (0, -1)
     if (first, last, len(own)) != (users[0], users[-1], len(users)):

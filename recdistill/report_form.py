@@ -7,9 +7,9 @@ A number that could not be measured is null. A writer may add keys; one that cha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from recdistill.diagnosis.form import Diagnosis, plain
 from recdistill.errors import ArtifactError
@@ -223,6 +223,17 @@ class Champion(Part):
     bundle: BundleFacts | None = Field(default=None, exclude_if=lambda found: found is None)
 
 
+def _linted(data: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    found = data.get("split", {}).get("lint") or []
+    if not isinstance(found, list) or not all(isinstance(finding, dict) for finding in found):
+        raise ValueError("split.lint is no list of findings")
+    for finding in found:
+        value, severity = finding.get("value"), finding.get("severity")
+        if not isinstance(value, int | float | None) or not isinstance(severity, str | None):
+            raise ValueError("a finding of split.lint has a value that is no number, or a severity that is no word")
+    return data
+
+
 class Report(Part):
     """The whole report."""
 
@@ -242,7 +253,7 @@ class Report(Part):
     )  # where it was measured
     index: dict[str, Any] = {}
     gates: list[Gate] = []
-    data: dict[str, dict[str, Any]] = {}  # what ingest and split say of themselves; split.lint is a list
+    data: Annotated[dict[str, dict[str, Any]], AfterValidator(_linted)] = {}  # of ingest and split
     curves: dict[str, list[Point]] = {}
     environment: dict[str, Any] = {}
     command: str = ""

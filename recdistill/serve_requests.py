@@ -25,6 +25,8 @@ def requests_of(
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
         raise ValueError(f"k is {short(k)}; it must be a whole number of at least 1")
     columns = list(getattr(frame, "columns", ()))
+    if not all(isinstance(name, str) for name in columns):
+        raise ValueError("the input has a column whose name is no text")
     for name, wanted in (("user_id", (1,)), ("history", (0, 1))):
         if columns.count(name) not in wanted:
             raise ValueError(f"the input has {'two columns' if name in columns else 'no column'} `{name}`")

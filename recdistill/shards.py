@@ -11,7 +11,8 @@ from typing import Any
 
 from recdistill.coverage import coverage
 from recdistill.errors import ArtifactError, ConfigError
-from recdistill.labels import FACTS, RELABEL, Layout, Lister, open_shard, shard_path, write_shard
+from recdistill.label_facts import FACTS
+from recdistill.labels import RELABEL, Layout, Lister, open_shard, shard_path, write_shard
 from recdistill.spec import canonical
 from recdistill.store import sha256, write_text
 from recdistill.types import Interactions, Log

@@ -58,7 +58,7 @@ def reading(where: str, locate: Callable[[], str | None] | None = None) -> Itera
     """Turn what the reader raises inside the block into a DataError that names the file, and the line if `locate`d."""
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError) as cause:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as cause:
         if errno_of(cause) in WRITING:
             raise
         reason = (locate and locate()) or " ".join(str(cause).split("\n\n")[0].split())

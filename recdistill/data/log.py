@@ -76,8 +76,8 @@ class LogSpec(Spec):
             raise ValueError("window has no effect where path names the parts: leave one of them out")
         if not self.path:
             raise ValueError("path names no file")
-        if len(self.separator) != 1:
-            raise ValueError(f"separator must be one character, not {self.separator!r}")
+        if len(self.separator) != 1 or not self.separator.isascii() or self.separator in '"\r\n':
+            raise ValueError(f"separator must be one ASCII character, no quote and no newline, not {self.separator!r}")
         if self.min_user < 1 or self.min_item < 1:
             raise ValueError("min_user and min_item count interactions: 1 keeps all")
         return self

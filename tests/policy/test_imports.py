@@ -17,7 +17,7 @@ LEVELS = (
     {"causes", "errors", "masking", "threads", "types", "results", "spec"},
     {"agree", "manifest", "pulse", "store", "whole", "world", "topk", "topk_kernels", "yamledit", "yamlfile"}
     | {"yamlwords"},
-    {"data", "models", "distill", "labels", "metrics"},
+    {"data", "models", "distill", "labels", "label_facts", "metrics"},
     {
         "train",
         "fit",
