@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-import yaml
-
 from pipelines.sweep_fits import reason
 from recdistill.config import Config, load_config
 from recdistill.errors import ConfigError
 from recdistill.methods import FAMILIES, find, presets
+from recdistill.yamlfile import read_yaml
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +76,9 @@ def cells(asked: Asked) -> tuple[list[Cell], list[Cell]]:
 def leaves(student: str) -> list[tuple[str, str]]:
     """Return (dotted name, YAML value) of every setting in a section that is written as YAML; raises ConfigError."""
     try:
-        section = yaml.safe_load(student or "{}")
-    except yaml.YAMLError:
+        read = read_yaml(student or "{}", "--student")
+        section = None if read.problems else read.data
+    except ConfigError:
         section = None
     if not isinstance(section, dict):
         fix = "write it as {model: {space: dot}, train: {lr: 0.3}}"
