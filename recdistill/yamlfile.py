@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from recdistill.errors import ConfigError, Problem
+from recdistill.masking import masked
 from recdistill.yamlwords import LONGEST, MANY, SCALARS, Loader, Unfit, text_of, within_limits
 
 KeyPath = tuple[str | int, ...]
@@ -114,7 +115,8 @@ def kind_of(value: Any) -> str:
         return "a section"
     if isinstance(value, list):
         return "a list"
-    shown = str(value) if len(str(value)) <= 60 else str(value)[:57] + "..."
+    shown = masked(str(value))  # before it is cut: half a password is one too
+    shown = shown if len(shown) <= 60 else shown[:57] + "..."
     return f"the text '{shown}'" if isinstance(value, str) else shown
 
 

@@ -96,6 +96,13 @@ def test_a_password_is_not_shown(uri, said):
     assert tracking.shown(uri) == said
 
 
+def test_an_error_of_the_registry_does_not_say_a_password():
+    with pytest.raises(StageError, match="db") as caught, tracking.store("foo://me:s3c/r@t@db/m") as client:
+        client.search_experiments()
+    assert "s3c" not in str(caught.value)
+    assert "r@t" not in str(caught.value)
+
+
 def test_broken_and_unreachable_stores_are_named(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"not a database, but long enough to be looked at" * 40)
     with pytest.raises(ArtifactError, match="not an SQLite database"):
