@@ -78,18 +78,23 @@ def killed(scene: Scene, stage: str, random: Random) -> Tried:
     scene.restore(stage)
     rank = random.randrange(scene.ranks)
     many = scene.points[stage][rank]
-    number = random.randint(1, len(many))
+    number = random.randint(1, len(many)) if many else 0
     late = random.choice([0.0, 0.0, 0.001, 0.005, 0.02, 0.1]) * random.random()
+    if not many:  # a rank that only waits for the others
+        late = random.uniform(0, scene.seconds[stage])
     strike = points.kill_in(late) if late else points.kill
 
     def before(mine: int) -> None:
         patient()
-        if mine == rank:
+        if mine == rank and many:
             points.at(scene.home, number, strike)
+        elif mine == rank:
+            strike()
 
     together = random.random() < 0.7
     ended = scene.run(stage, before=before, together=together)
-    what = f"rank {rank} before change {number} of {len(many)} + {1000 * late:.1f} ms: {many[number - 1][-70:]}"
+    at = many[number - 1][-70:] if many else "it only waits"
+    what = f"rank {rank} before change {number} of {len(many)} + {1000 * late:.1f} ms: {at}"
     kind = "kill -9" if scene.ranks == 1 else "kill -9 of a rank"
     first = min(ended, key=lambda one: one.code)
     if mute := [one for one in ended if one.code > 0 and not reason(one.said)]:
@@ -100,7 +105,8 @@ def killed(scene: Scene, stage: str, random: Random) -> Tried:
 def stopped(scene: Scene, stage: str, random: Random) -> Tried:
     """SIGSTOP of a random rank at a random change: for a while, or for good, when the others must end by themselves."""
     scene.restore(stage)
-    rank, wakes = random.randrange(scene.ranks), random.choice([1.0, None])
+    able = [rank for rank in range(scene.ranks) if scene.points[stage][rank]]
+    rank, wakes = random.choice(able), random.choice([1.0, None])
     many = scene.points[stage][rank]
     number = random.randint(1, len(many))
 

@@ -113,8 +113,8 @@ def plan(
         alone = calm.undisturbed(folder / "one", STAGES, database=database)
         scenes = {"one": alone, "two": calm.undisturbed(folder / "two", STAGES[:6], ranks=2)}
         scenes["nights"] = calm.nights(folder / "nights", database)
-        weights = {"kill": 40, "ranks": 10, "night": 6, "sealed": 16, "begun": 10, "limited": 6, "stop": 3}
-        weights |= {"beside": 6, "locked": 1, "base": 4, "server": 1} | ({"full": 8, "readonly": 5} if mounted else {})
+        weights = {"kill": 40, "ranks": 10, "night": 3, "sealed": 16, "begun": 10, "limited": 6, "stop": 3}
+        weights |= {"beside": 6, "locked": 1, "base": 2, "server": 1} | ({"full": 8, "readonly": 5} if mounted else {})
     doing = {
         "kill": kinds.killed, "ranks": kinds.killed, "night": kinds.killed, "sealed": damage.sealed,
         "begun": damage.begun, "limited": kinds.limited, "stop": kinds.stopped, "beside": damage.beside,
@@ -126,7 +126,11 @@ def plan(
     def draw() -> tuple[str, str, Strike]:
         (name,) = random.choices(names, [weights[each] for each in names])
         where = {"ranks": "two", "stop": "two", "night": "nights", "base": "nights"}.get(name, "one")
-        if name in ("sealed", "beside", "limited", "full", "readonly", "begun") and not short and random.random() < 0.3:
+        if (
+            name in ("sealed", "beside", "limited", "full", "readonly", "begun")
+            and not short
+            and random.random() < 0.15
+        ):
             where = "nights" if name != "begun" else "two"
         scene = scenes[where]
         stages = damage.stages_with_work(scene.stages) if name == "begun" else scene.stages
