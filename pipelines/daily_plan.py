@@ -34,13 +34,13 @@ def plan_night(config: Config, day: date) -> dict[str, Any]:
     windowed = of_day(config, day)
     run, window = Run(store=Path(config.exec.store), dry=True), windowed.log.window
     assert window is not None
-    each = [day_files(path, windowed.log.format, window) for _, path in sources(windowed.log)]
-    files = None if any(one is None for one in each) else sum(len(one or ()) for one in each)
+    found = [day_files(path, windowed.log.format, window) for _, path in sources(windowed.log)]
+    files = [file for each in found for file in each or []]
     with tempfile.TemporaryDirectory() as folder:
         resolved, night = foreseen(windowed, run, Path(folder))
         steps = plan(resolved)
     told = {"partition": str(day), "window": window.model_dump(mode="json")}
-    told |= {"files": files, "decided": night["decided_at"] is not None}
+    told |= {"files": None if None in found else len(files), "decided": night["decided_at"] is not None}
     return told | {name: night[name] for name in ("start", "why", "base", "full_on")} | {"stages": steps}
 
 

@@ -73,7 +73,7 @@ def nights(tiny, tmp_path_factory) -> SimpleNamespace:
     bounds = ("--set", "daily.alarms={full_days: {max: 0.5}, champion_days: {max: 2}}")
     found.alarmed = home(*words, two, *bounds)
     found.after = json.loads(home("show", "nights", "--json").stdout)
-    found.planned += [home("plan", *words[1:], two), home("plan", words[1], "--partition", two)]
+    found.planned.append(home("plan", *words[1:], two))
     return found
 
 
@@ -165,7 +165,7 @@ def test_an_alarm_is_an_exit_code_and_is_in_the_summary_and_the_report(nights) -
 
 
 def test_a_plan_of_a_night_says_what_it_would_read_and_begin_from_and_leaves_nothing(nights) -> None:
-    first, second, after = map(said, nights.planned[:3])
+    first, second, after = map(said, nights.planned)
     assert nights.left == []
     assert (first["start"], first["why"], first["decided"]) == ("full", "there is no registry", False)
     assert first["files"] == second["files"] == 2
@@ -176,9 +176,3 @@ def test_a_plan_of_a_night_says_what_it_would_read_and_begin_from_and_leaves_not
         assert made == said(night)["fingerprints"]
         assert {row["state"] for row in planned["stages"]} == {"miss"}
     assert (after["decided"], {row["state"] for row in after["stages"]}) == (True, {"hit"})
-
-
-def test_a_plan_of_a_night_for_a_person_begins_with_two_sentences(nights) -> None:
-    reads, begins, *_ = nights.planned[3].stdout.splitlines()
-    assert reads == "reads: 2026-11-03 to 2026-11-04, 2 files"
-    assert begins == ("begins: where version 1 ended, whose log ends on 2026-11-02 (decided by a run of this night)")
