@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 
 AGAIN = "and run the same command again: it goes on from what is done"
+SHORT = re.compile(r"\d+ requested and \d+ written")  # what numpy says where it could write no more
 FIXES = {
     errno.ENOSPC: f"free space on that disk, {AGAIN}",
     errno.EDQUOT: f"free space within the quota, or have it raised, {AGAIN}",
@@ -31,6 +33,8 @@ def errno_of(error: BaseException) -> int | None:
         if isinstance(cause, MemoryError):
             return errno.ENOMEM
         said = str(cause)
+        if SHORT.search(said):
+            return errno.ENOSPC
         for number in FIXES:
             if f"os error {number})" in said or os.strerror(number) in said:
                 return number

@@ -19,6 +19,7 @@ from recdistill.errors import DataError
         (PermissionError(errno.EACCES, "Permission denied"), "let this user read and write there"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "free space on that disk"),
         (RuntimeError("IoError(Os { code: 30, message: Read-only file system (os error 30) })"), "mount that file"),
+        (OSError("988 requested and 0 written"), "free space on that disk"),
         (MemoryError(), "more memory"),
         (ValueError("a shape"), None),
     ],
