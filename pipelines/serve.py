@@ -19,7 +19,7 @@ from cyclopts import Parameter, validators
 
 from pipelines import serve_workers
 from pipelines.console import Json, say
-from pipelines.models import Uri, registry_uri
+from pipelines.models import Trust, Uri, registry_uri
 from recdistill.errors import ConfigError, StageError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ class Place:
     folder: Path  # for what is being checked
     bound: socket.socket
     workers: int
+    trust: tuple[Path, ...]  # public keys, one of which must have signed
 
 
 def serve(
@@ -50,6 +51,7 @@ def serve(
     port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 5000,
     workers: Count = 1,
     follow: Seconds = None,
+    trust: Trust = (),
     mlflow: Uri = None,
     json: Json = False,
 ) -> int:
@@ -83,7 +85,7 @@ def serve(
         serve_workers.bound(host, port) as bound,
         _stopped() as stop,
     ):
-        place = Place(uri, model, Path(folder), bound, workers)
+        place = Place(uri, model, Path(folder), bound, workers, trust)
         first = _begun(place, asked)
         address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
         text = f"{_named(asked)} answers at {address}/invocations"
@@ -132,7 +134,7 @@ def _begun(place: Place, asked: Wanted) -> Workers:
     folder = place.folder / f"{asked.version}"
     folder.mkdir()
     try:
-        model = registry_served.served_model(place.uri, asked, folder / "model")
+        model = registry_served.served_model(place.uri, asked, folder / "model", place.trust)
         return serve_workers.begin(model, _which(asked), place.bound, place.workers)
     finally:
         # The workers have read or mapped what they need; a file that is mapped lasts as long as they do, and nobody can

@@ -8,6 +8,7 @@ the code there is not what was registered is a reason to serve nothing, for othe
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,16 +56,16 @@ def wanted(uri: str, name: str) -> Wanted:
     return Wanted(model, number, alias, gate, end, tags.get(MANIFEST, ""))
 
 
-def served_model(uri: str, asked: Wanted, out: Path) -> Path:
+def served_model(uri: str, asked: Wanted, out: Path, trust: Sequence[str | Path] = ()) -> Path:
     """Write the model of a version to the directory `out`, checked, and return it; nothing of the registry has run.
 
     Its manifest must have the sha256 that was registered, every file the one that the manifest says, and the code that
     was registered beside them the one of its tag, or of this package where the tag is older than that. Raises
-    ArtifactError if one differs.
+    ArtifactError if one differs, or none of the public keys in the PEM files `trust` signed the manifest.
     """
     copy = out.with_name(f"{out.name}.registry")
     try:
-        bundle = registry.fetch(uri, asked.model, asked.version, copy)
+        bundle = registry.fetch(uri, asked.model, asked.version, copy, trust)
         _check_code(uri, asked, bundle)
         made = save_model(open_bundle(bundle, manifest=asked.manifest), out)
     finally:

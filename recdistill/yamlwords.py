@@ -11,6 +11,7 @@ import yaml
 LONGEST = 1 << 20  # characters of a file; the longest configuration of ours has four thousand
 MANY = 100_000  # keys; more than this is an alias that repeats itself, not a configuration
 DEEPEST = 100  # sections within sections
+TOO_DEEP = "nested too deeply, or an alias that contains itself"
 WRITTEN = 4 << 20  # characters of all values, those of aliases as often as they stand
 
 
@@ -19,7 +20,26 @@ class Unfit(ValueError):
 
 
 class Loader(yaml.SafeLoader):
-    """A loader that knows the words of YAML 1.2 and no others."""
+    """A loader that knows the words of YAML 1.2 and no others, and goes no deeper than a configuration does.
+
+    PyYAML takes time that grows with the square of how deep brackets stand: seconds, for a thousand.
+    """
+
+    depth = 0
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level >= DEEPEST:
+            raise Unfit(TOO_DEEP)
+        super().fetch_flow_collection_start(token)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.depth >= DEEPEST:
+            raise Unfit(TOO_DEEP)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
 
 
 _WORDS = {
@@ -57,10 +77,10 @@ def within_limits(root: yaml.Node) -> None:
             if known[id(node)][1] > WRITTEN:
                 raise Unfit(f"more than {WRITTEN} characters, aliases written out")
             if known[id(node)][2] > DEEPEST:
-                raise Unfit("nested too deeply, or an alias that contains itself")
+                raise Unfit(TOO_DEEP)
         elif id(node) not in known:
             if id(node) in begun:
-                raise Unfit("nested too deeply, or an alias that contains itself")
+                raise Unfit(TOO_DEEP)
             begun.add(id(node))
             stack.append((node, True))
             stack += [(part, False) for part in parts if id(part) not in known]
