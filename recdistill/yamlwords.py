@@ -27,10 +27,10 @@ class Loader(yaml.SafeLoader):
 
     depth = 0
 
-    def fetch_flow_collection_start(self, token: Any) -> None:
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
         if self.flow_level >= DEEPEST:
             raise Unfit(TOO_DEEP)
-        super().fetch_flow_collection_start(token)
+        super().fetch_flow_collection_start(TokenClass)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.depth >= DEEPEST:
