@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import warnings
@@ -35,6 +36,8 @@ Every command takes --json, for one JSON object on stdout, and --debug, for the 
 Exit codes: 0 done, 1 failed, 2 configuration or usage, 3 data, 4 refused by gates or limits, 5 artifact,
 6 done, with an alarm (daily.alarms), 130 stopped.
 """
+
+NO_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 
 GROUPS: dict[str, dict[str, Callable[..., int]]] = {
     "Runs": {
@@ -86,6 +89,9 @@ def _call(words: list[str]) -> int:
         return complain(ConfigError(str(error), where="usage"), as_json=as_json, debug=debug)
     except BrokenPipeError:
         raise
+    except OSError as error:
+        named = error if error.errno not in NO_NAME else ConfigError(f"a path: {error.strerror}", where="usage")
+        return complain(named, as_json=as_json, debug=debug)
     except (Exception, KeyboardInterrupt) as error:
         return complain(error, as_json=as_json, debug=debug)
 
