@@ -14,6 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING
@@ -33,12 +34,15 @@ def main(words: Sequence[str]) -> int:
     number, model, which = words
     speak = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no word of ours
-    import uvicorn
-
     from recdistill.guarded import Doing, guarded
-    from recdistill.scoring_app import scoring_app
 
     doing = Doing()
+    begun: list[uvicorn.Server] = []
+    Thread(target=_obey, args=(doing, begun), daemon=True).start()
+    import uvicorn
+
+    from recdistill.scoring_app import scoring_app
+
     app = guarded(scoring_app(Path(model)), json.loads(which), doing)
     config = uvicorn.Config(
         app,
@@ -50,20 +54,26 @@ def main(words: Sequence[str]) -> int:
         timeout_keep_alive=KEPT,
         timeout_graceful_shutdown=PATIENCE,
     )
-    server = uvicorn.Server(config)
-    Thread(target=_obey, args=(server, doing, speak), daemon=True).start()
+    begun.append(server := uvicorn.Server(config))
+    Thread(target=_announce, args=(server, speak), daemon=True).start()
     server.run(sockets=[socket.socket(fileno=int(number))])
     return 0
 
 
-def _obey(server: uvicorn.Server, doing: Doing, speak: IO[str]) -> None:
+def _announce(server: uvicorn.Server, speak: IO[str]) -> None:
     while not server.started:
         time.sleep(0.02)
-    speak.write(f"{READY}\n")
-    speak.flush()
+    with suppress(OSError):  # where nobody listens any more, the other thread knows
+        speak.write(f"{READY}\n")
+        speak.flush()
+
+
+def _obey(doing: Doing, begun: list[uvicorn.Server]) -> None:
     for line in sys.stdin:
         doing.leaving = doing.leaving or line.strip() == LEAVE
-    server.should_exit = True
+    if not begun:
+        os._exit(1)  # there is nobody to be ready for
+    begun[0].should_exit = True
 
 
 if __name__ == "__main__":

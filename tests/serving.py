@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,10 +43,13 @@ class Server:
         return self
 
     def __exit__(self, *_) -> None:
-        # Workers end when nobody is there to tell them anything more.
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+            self.process.terminate()
+        try:
+            self.process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()  # workers end when nobody is there to tell them anything more
+            self.process.wait()
         self.process.stdout.close()
 
     def send(self, data: bytes, media: str | None = "application/json") -> tuple[int, str]:
