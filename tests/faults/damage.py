@@ -66,7 +66,7 @@ def sealed(scene: Scene, _: str, random: Random) -> Tried:
 
     Most often the command to what needs no registry, of which there is more in an hour.
     """
-    early = "latency" in scene.stages and random.random() < 0.8
+    early = "latency" in scene.stages and random.random() < 0.95
     end = "evaluate" if early else scene.end
     scene.restore("latency" if early else "end")
     if random.random() < 0.5:  # what the file system says of the files is then known, and tells of the damage

@@ -34,7 +34,7 @@ LOADED = (
     *("pandas", "scipy.linalg", "torch.distributed.optim", "numba.np.arraymath"),  # which others import when they run
 )
 LOADED += ("mlflow", "mlflow.pyfunc", "sqlalchemy", "matplotlib.pyplot", "recdistill.report")
-SLOW = {"latency": 0.3, "promote": 0.4}  # how much less often stages are struck that take many times as long
+SLOW = {"latency": 0.05, "promote": 0.15}  # how much less often stages are struck that take many times as long
 CAME = ("survived", "refused", "lost")
 
 
@@ -113,8 +113,10 @@ def plan(
         alone = calm.undisturbed(folder / "one", STAGES, database=database)
         scenes = {"one": alone, "two": calm.undisturbed(folder / "two", STAGES[:6], ranks=2)}
         scenes["nights"] = calm.nights(folder / "nights", database)
-        weights = {"kill": 40, "ranks": 10, "night": 3, "sealed": 16, "begun": 10, "limited": 6, "stop": 3}
-        weights |= {"beside": 6, "locked": 1, "base": 2, "server": 1} | ({"full": 8, "readonly": 5} if mounted else {})
+        weights = {"kill": 40, "ranks": 10, "night": 2, "sealed": 16, "begun": 10, "limited": 6, "stop": 3}
+        weights |= {"beside": 3, "locked": 0.5, "base": 1, "server": 0.5} | (
+            {"full": 8, "readonly": 5} if mounted else {}
+        )
     doing = {
         "kill": kinds.killed, "ranks": kinds.killed, "night": kinds.killed, "sealed": damage.sealed,
         "begun": damage.begun, "limited": kinds.limited, "stop": kinds.stopped, "beside": damage.beside,
@@ -152,6 +154,8 @@ def strike(draw: Callable[[], tuple[str, str, Strike]], given: argparse.Namespac
         began = time.monotonic()
         try:
             found = asdict(fault())
+        except KeyboardInterrupt:  # enough: the table tells of what was tried
+            break
         except Exception as odd:  # what the harness did not foresee is not to be counted as survived
             found = {"kind": name, "stage": where, "what": "", "came": "lost", "why": f"the harness failed: {odd!r}"}
         found |= {"number": len(tried), "where": where}
