@@ -86,10 +86,8 @@ test-dagster: $(STAMP)
 	$(VENV)-dagster/bin/python -m pytest -q tests/integration/test_dagster.py tests/integration/test_dagster_backfill.py
 
 # Kills, full disks, flipped bits, ranks that stop: what is struck must end in the artifacts of a run left alone.
-SEED ?= 1
-MINUTES ?= 30
 soak: $(STAMP)
-	$(BIN)/python tests/faults/soak.py --seed $(SEED) --minutes $(MINUTES)
+	$(BIN)/python tests/faults/soak.py --seed $(or $(SEED),1) --minutes $(or $(MINUTES),30)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
