@@ -10,7 +10,7 @@ FBGEMM_cpu := ./shims/fbgemm-gpu
 FBGEMM_cuda :=
 
 .PHONY: help setup quickstart test test-parts test-whole test-postgres test-ray test-dagster gpu-check gpu-bench \
-	lint bench docs soak
+	lint bench docs soak fuzz audit
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,8 @@ help:
 	@echo "make test-ray    installs Ray too, and tests a run on a Ray cluster of two nodes"
 	@echo "make test-dagster  makes an environment with Dagster beside $(VENV), and tests nights in it"
 	@echo "make soak        faults at random against a small pipeline: SEED=1 MINUTES=30; the table is in runs/faults"
+	@echo "make fuzz        hostile input to every way in: MINUTES=10 SEED=1"
+	@echo "make audit       known vulnerabilities of every pinned package, by a service that knows them"
 	@echo "make gpu-check   a training on the GPU beside one on the CPU; one line where there is no GPU"
 	@echo "make gpu-bench   bandwidth and FLOP/s of the GPU's steps against the card's"
 	@echo "make lint        ruff and pyrefly"
@@ -88,6 +90,17 @@ test-dagster: $(STAMP)
 # Kills, full disks, flipped bits, ranks that stop: what is struck must end in the artifacts of a run left alone.
 soak: $(STAMP)
 	$(BIN)/python tests/faults/soak.py --seed $(or $(SEED),1) --minutes $(or $(MINUTES),30)
+
+# Minutes of the processor, shared out over the ways in; equal seeds try equal inputs, as far as the time goes.
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/run.py --minutes $(or $(MINUTES),10) --seed $(or $(SEED),1)
+
+# In an environment of its own; --strict, because a package that could not be asked about is not one without faults.
+audit: $(STAMP)
+	@test -d $(VENV)-audit || $(BIN)/python -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip --disable-pip-version-check install --quiet 'pip-audit>=2.10,<3'
+	for pins in cpu cuda dagster; do \
+		$(VENV)-audit/bin/pip-audit --strict --disable-pip --no-deps -r requirements/$$pins.txt || exit 1; done
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -170,3 +170,12 @@ def test_a_host_is_loopback_where_none_is_named() -> None:
             for argument, default in pairs:
                 if argument.arg in ("host", "bind", "address") and isinstance(default, ast.Constant):
                     assert default.value in ("127.0.0.1", "localhost", "::1", None), f"{name}: {node.name}"
+
+
+def test_every_test_that_the_threat_model_names_is_there() -> None:
+    text = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    defined = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert len(named) > 5
+    assert {name for name in named if f"def {name}(" not in defined} == set()
+    assert {path for path in re.findall(r"`(tests/[\w/.]+)`", text) if not (ROOT / path).exists()} == set()

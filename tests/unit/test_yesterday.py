@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +13,12 @@ from safetensors.numpy import save_file
 
 from recdistill.data.dataset import read_part
 from recdistill.data.earlier import before, write_earlier
-from recdistill.errors import DataError
+from recdistill.errors import ArtifactError, DataError
 from recdistill.models.spec import MFSpec
 from recdistill.models.tables import init_rows
 from recdistill.types import Dataset, Interactions
 from recdistill.yesterday import carried, kept, open_yesterday, same, write_yesterday
+from recdistill.yesterday_run import finished
 
 DIM = 4
 SPEC = MFSpec(dim=DIM, temperature=0.5)
@@ -142,3 +144,12 @@ def test_an_earlier_split_is_read_as_every_split_is(tmp_path) -> None:
     assert (out / "test.arrow").read_bytes() == (divided / "test.arrow").read_bytes()
     with pytest.raises(DataError, match="nothing is left"):
         write_earlier(divided, out, lacks=0.999, seed=0)
+
+
+@pytest.mark.parametrize("fingerprint", ["../../../elsewhere", "/etc", "", "ab" * 16 + "/..", "AB" * 16])
+def test_a_report_cannot_name_a_directory_for_a_fingerprint(tmp_path, fingerprint):
+    report = {"schema_version": 1, "name": "n", "config": {}}
+    report["stages"] = [{"stage": "split", "fingerprint": fingerprint, "seconds": 1.0, "hit": True}]
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    with pytest.raises(ArtifactError, match="which is no fingerprint"):
+        finished(tmp_path, tmp_path)
