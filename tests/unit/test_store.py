@@ -281,6 +281,21 @@ def test_a_manifest_cannot_name_what_lies_outside(artifact: Artifact, name: str)
         open_artifact(artifact.path)
 
 
+def test_a_link_that_leads_outside_is_no_file_of_an_artifact(artifact: Artifact) -> None:
+    outside = artifact.path.parent / "outside.txt"
+    (artifact.path / "a.txt").rename(outside)
+    (artifact.path / "a.txt").symlink_to(outside)
+    with pytest.raises(ArtifactError, match="outside the artifact"):
+        open_artifact(artifact.path)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "."])
+def test_a_name_that_no_file_can_have_is_refused(artifact: Artifact, name: str) -> None:
+    change(artifact, files={name: {"sha256": "", "size": 1}})
+    with pytest.raises(ArtifactError, match=r"outside the artifact|is missing"):
+        open_artifact(artifact.path)
+
+
 def test_aside_renames_a_whole_file_and_removes_a_half_one(tmp_path: Path) -> None:
     file = tmp_path / "facts.json"
     write_text(file, "one")
