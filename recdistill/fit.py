@@ -25,8 +25,9 @@ from recdistill.distill.compose import make_terms
 from recdistill.distill.objective import Objective, Widths
 from recdistill.distill.spec_transfer import asked
 from recdistill.errors import ConfigError
+from recdistill.finite import finite_rows, means
 from recdistill.guide import Ask
-from recdistill.keeper import Keeper, mean, only, reached
+from recdistill.keeper import Keeper, only, reached
 from recdistill.lessons import Lessons, make_lessons
 from recdistill.metrics import hits, ndcg, relevant
 from recdistill.models.build import Model, ModelSpec, build, history_length, widths
@@ -90,7 +91,7 @@ def fit(
     at, clock = resume(out, model, world, after, log), Stopwatch()
     prune = None if lessons is None or lessons.guide is None else lessons.guide.prune
     settle = settler(spec, teaching, partial(served, spec=spec, dataset=dataset, sequences=sequences))
-    keeper = Keeper(out, model, plain, judge, world, clock, steps, checkpoint_every, keep, prune, settle)
+    keeper = Keeper(out, model, plain, judge, world, clock, steps, checkpoint_every, keep, prune, settle, name)
     done = train(
         model,
         batches_ahead(sampler, world, until, prefetch),
@@ -100,7 +101,7 @@ def fit(
         every=settings.evaluate_every * sampler.steps_per_epoch,
         patience=settings.patience if len(dataset.valid) else 0,
         rate=RATES[settings.decay],
-        mean=partial(mean, world=world),
+        mean=partial(means, world=world, where=name),
         log=lambda step, values: log(name, step, steps, values),
         save=keeper.save,
         evaluate=keeper.evaluate,
@@ -271,7 +272,7 @@ def _finish(
         found = vectors(plain, dataset, sequences, history)
         for side in ("users", "items"):
             with aside(out / f"{side}.npy") as file, file.open("wb") as handle:
-                np.save(handle, getattr(found, side))
+                np.save(handle, finite_rows(getattr(found, side), where=keeper.name, what=f"vectors of {side}"))
         facts = kept_head(out, at.best_step, scaled(found, plain.temperature), dataset)
     if latest is None:  # last, and the checkpoint first: whoever is stopped before goes on from it
         drop_checkpoints(out)

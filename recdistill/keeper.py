@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recdistill.checkpoint import save_checkpoint
+from recdistill.finite import Totals, means, sound
 from recdistill.models.build import Model
 from recdistill.models.tables import Distributed
 from recdistill.store import aside
-from recdistill.train import Progress, Stopwatch, finite
+from recdistill.train import Progress, Stopwatch
 from recdistill.types import Dataset
 from recdistill.world import World
 
@@ -35,27 +36,32 @@ class Keeper:
     keep: bool  # the weights of every validation, not of the best alone
     prune: Callable[[int], None] | None  # deletes what nobody needs who goes on from a checkpoint
     settle: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None  # what serves, from what was learned
+    name: str = "fit"  # of the training, for who reads that it failed
 
     def evaluate(self, step: int) -> float | None:
-        """Validate the weights as they are, and keep them beside the checkpoints; collective."""
+        """Validate the weights as they are, and keep them beside the checkpoints; collective.
+
+        Raises StageError if one of them is no number.
+        """
         with self.clock.stopped():
             weights = self.model.gather()
+            sound(weights, self.world, where=self.name, what=f"the weights after step {step}")
             plain, head = self.served(weights), only(weights, "classes.head.")
             return self.world.share(lambda: self._keep_best(step, plain, head))
 
-    def save(self, now: Progress, sums: Mapping[str, Tensor]) -> None:
+    def save(self, now: Progress, totals: Totals | None) -> None:
         """Write a checkpoint where it is time to; collective."""
         if now.step % self.every or now.step >= self.steps:
             return
-        self.leave(now, sums)
+        self.leave(now, totals)
 
-    def leave(self, now: Progress, sums: Mapping[str, Tensor]) -> None:
-        """Write a checkpoint; collective."""
+    def leave(self, now: Progress, totals: Totals | None) -> None:
+        """Write a checkpoint; collective. Raises StageError if a loss so far, or what it would hold, is no number."""
         with self.clock.stopped():
             # What the ranks have summed each for itself is averaged, or the others' part would be lost on the way.
-            means = mean({name: value.clone() for name, value in sums.items()}, self.world)
-            finite(means, now.step)
-            progress = asdict(replace(now, sums=means))
+            sums = now.sums if totals is None else means(totals, self.world, where=self.name)
+            progress = asdict(replace(now, sums=sums))
+            sound(self.model.state(), self.world, where=self.name, what=f"weights and optimizer after step {now.step}")
             save_checkpoint(self.out, self.model, now.step, progress, self.world, keep=self.keep)
             if self.prune is not None:
                 self.world.share(partial(self.prune, now.step))
@@ -91,13 +97,3 @@ def reached(at: Progress, model: Model, dataset: Dataset, seconds: float, epochs
 def only(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the weights whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): w.contiguous() for name, w in weights.items() if name.startswith(prefix)}
-
-
-def mean(sums: dict[str, Tensor], world: World) -> dict[str, float]:
-    """Return each sum averaged over the ranks, whose batches are of one size."""
-    if world.size > 1:
-        import torch.distributed as dist
-
-        for value in sums.values():
-            dist.all_reduce(value)
-    return {name: float(value) / world.size for name, value in sums.items()}

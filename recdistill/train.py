@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from recdistill.errors import StageError
+from recdistill.finite import Totals, added
 from recdistill.models.tables import Distributed
 from recdistill.types import Batch
 
@@ -72,18 +70,18 @@ def train(
     every: int,
     patience: int,
     rate: Callable[[float], float],
-    mean: Callable[[dict[str, Tensor]], dict[str, float]],
+    mean: Callable[[Totals], dict[str, float]],
     log: Callable[[int, Mapping[str, float]], None],
-    save: Callable[[Progress, Mapping[str, Tensor]], None],
+    save: Callable[[Progress, Totals | None], None],
     evaluate: Callable[[int], float | None],
-    leave: Callable[[Progress, Mapping[str, Tensor]], None] | None = None,
+    leave: Callable[[Progress, Totals | None], None] | None = None,
 ) -> Progress:
     """Advance from `at` to step `until` of `steps`, or until `patience` validations bring no gain.
 
     `rate` gives by what learning rates are multiplied when a share of all steps is done; `leave` is told where it ends.
-    Collective: every rank makes the same calls in the same order. Raises StageError at a loss that is not finite.
+    Collective: every rank makes the same calls in the same order. What is given raises StageError at what is no number.
     """
-    sums = {name: torch.tensor(value, dtype=torch.float64) for name, value in (at.sums or {}).items()}
+    totals = None
     model.module.train()
     if at.step:  # a table's step is as long as was said before its forward pass, which is in the step before
         model.set_rate(rate((at.step - 1) / steps))
@@ -92,16 +90,15 @@ def train(
         losses = model.module(batch(at.step))
         model.set_rate(rate(at.step / steps))
         model.optimizer.zero_grad()  # which hands the rate to the tables, whose update runs in the backward pass
-        torch.stack(list(losses.values())).sum().backward()
+        each = torch.stack(list(losses.values()))
+        each.sum().backward()
         model.optimizer.step()
         model.shrink(rate(at.step / steps))
-        for name, value in losses.items():  # summed without reading it, which would wait for the device
-            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64)) + value.detach().double()
-        at = replace(at, step=at.step + 1)
+        totals = added(totals, losses, each.detach(), step=at.step, before=at.sums or {})
+        at = replace(at, step=at.step + 1, sums=None)
         if at.step % every == 0 or at.step == steps:
             since = every if at.step % every == 0 else at.step % every
-            means = {name: value / since for name, value in mean(sums).items()}
-            finite(means, at.step)
+            means = {name: value / since for name, value in mean(totals).items()}
             valid = evaluate(at.step)
             better = valid is None or valid > at.best  # with nothing to validate on, the latest is the one to keep
             at = replace(
@@ -111,22 +108,12 @@ def train(
                 waited=0 if better else at.waited + 1,
                 curve=(*at.curve, {"step": at.step, **means, "valid": valid}),
             )
-            sums = dict[str, Tensor]()
+            totals = None
             log(at.step, {"loss": sum(means.values())} | ({} if valid is None else {"valid": valid}))
             model.module.train()
         else:
             log(at.step, {})
-        save(at, sums)
+        save(at, totals)
     if leave is not None:
-        leave(at, sums)
+        leave(at, totals)
     return at
-
-
-def finite(means: Mapping[str, float], step: int) -> None:
-    """Raise StageError, which names the loss and the step, unless every one of `means` is finite."""
-    for name, value in means.items():
-        if not np.isfinite(value):
-            raise StageError(
-                f"the loss {name!r} is {value} at step {step}",
-                fix="lower train.lr, or the term's weight; no checkpoint was written since it was last finite",
-            )

@@ -15,7 +15,7 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 # A module imports from its own level and those before it; a package stands for all of its modules.
 LEVELS = (
     {"causes", "errors", "masking", "threads", "types", "results", "spec"},
-    {"agree", "manifest", "pulse", "store", "whole", "world", "topk", "topk_kernels", "yamledit", "yamlfile"}
+    {"agree", "finite", "manifest", "pulse", "store", "whole", "world", "topk", "topk_kernels", "yamledit", "yamlfile"}
     | {"yamlwords"},
     {"data", "models", "distill", "labels", "label_facts", "metrics"},
     {
