@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
+DRAWS = 10  # over whose mean the divergence is known better than it changes from one day to the next
 
 
 def divergence(then: Counts, now: Counts) -> float:
@@ -28,6 +29,19 @@ def divergence(then: Counts, now: Counts) -> float:
         there = side > 0
         found += float(np.sum(side[there] * np.log2(side[there] / middle[there]))) / 2
     return min(max(found, 0.0), 1.0)  # rounding reaches beyond both ends
+
+
+def moved(then: Counts, now: Counts) -> float:
+    """Return how far the shares that `now` [n] counts lie from those of `then` [n], beyond what chance does.
+
+    It is `divergence`, less what as many draws from the shares of then have of it on average, as a share of what is
+    left to 1: about 0 where nothing changed, however few `now` counts, and 1 where nothing is in common.
+    """
+    if not then.sum() or not now.sum():
+        return 0.0
+    rng, shares = np.random.default_rng(0), then / then.sum()
+    by_chance = float(np.mean([divergence(then, rng.multinomial(now.sum(), shares)) for _ in range(DRAWS)]))
+    return max((divergence(then, now) - by_chance) / (1 - by_chance), 0.0)
 
 
 def beside(then: pl.DataFrame, now: pl.DataFrame) -> tuple[Counts, Counts]:
@@ -48,15 +62,15 @@ def drift(
 ) -> dict[str, float]:
     """Return how far today's data is from another's; each side is (then, now) of an id and its interactions.
 
-    `items_moved` is `divergence` of the items' shares then and in what came `since`, of which the days that both
-    windows hold would hide most; `new_users` and `gone_users` are shares of today's users and of then's; `new_items`
+    `items_moved` is how far the items' shares `moved` in what came `since`: the days that both windows hold would hide
+    most of it; `new_users` and `gone_users` are shares of today's users and of then's; `new_items`
     and `gone_items` shares of the interactions of today and of then; ratios are today's by then's.
     """
     user_then, user_now = beside(*users)
     item_then, item_now = beside(*items)
     rows, people = (int(item_then.sum()), int(item_now.sum())), (int((user_then > 0).sum()), int((user_now > 0).sum()))
     return {
-        "items_moved": divergence(*beside(items[0], since)),
+        "items_moved": moved(*beside(items[0], since)),
         "new_users": _share(int(((user_now > 0) & (user_then == 0)).sum()), people[1]),
         "gone_users": _share(int(((user_then > 0) & (user_now == 0)).sum()), people[0]),
         "new_items": _share(int(item_now[item_then == 0].sum()), rows[1]),

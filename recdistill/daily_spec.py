@@ -51,7 +51,7 @@ class DailySpec(Spec):
     """A night this many days after the last one that began at random begins there again; left out, none does so."""
     full_on_drift: Annotated[PositiveFloat, Field(le=1)] | None = None
     """So does one whose `items_moved` is above it: how far the shares of the items in what came since the champion's
-    log lie from those in that log, 0 where they are the same, 1 where they are all others."""
+    log lie from those in that log beyond chance, 0 where they are the same, 1 where they are all others."""
     alarms: dict[Drift | Age, AlarmSpec] = Field(default_factory=dict)
     """Bounds on what a night measures of its data and of the ages of what it serves. Beyond them the night is done as
     ever, says so in its report, its summary and the version's tags, and ends with exit code 6."""

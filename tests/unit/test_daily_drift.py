@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recdistill.daily_drift import beside, days_of, divergence, drift, items_since
+from recdistill.daily_drift import beside, days_of, divergence, drift, items_since, moved
 
 
 def counted(name: str, **counts: int) -> pl.DataFrame:
@@ -62,7 +62,7 @@ def test_the_figures_by_hand() -> None:
     assert found["gone_items"] == 6 / 10
     assert found["rows_ratio"] == 6 / 10
     assert found["per_user_ratio"] == pytest.approx((6 / 2) / (10 / 3))
-    assert found["items_moved"] == pytest.approx(reference(np.array([6, 4, 0]), np.array([0, 1, 1])))
+    assert found["items_moved"] == moved(np.array([6, 4, 0]), np.array([0, 1, 1]))
 
 
 def test_ids_of_two_types_never_meet() -> None:
@@ -84,3 +84,19 @@ def test_what_came_since_is_counted_by_item_from_the_next_day_on(tmp_path) -> No
     pl.DataFrame({"item_id": ["x", "y", "z"], "count": [1, 1, 3]}).write_parquet(tmp_path / "items.parquet")
     assert items_since(tmp_path, "1970-01-01T09:00:00+00:00").rows() == [("y", 1), ("z", 2)]
     assert items_since(tmp_path, "1970-01-03T00:00:00+00:00").rows() == []
+
+
+@pytest.mark.parametrize("rows", [200, 5_000, 200_000])
+def test_few_rows_of_an_unchanged_catalogue_have_not_moved_and_of_another_one_have(rows) -> None:
+    rng = np.random.default_rng(rows)
+    then = rng.zipf(1.6, 1_000).clip(max=5_000)
+    shares = then / then.sum()
+    assert moved(then, rng.multinomial(rows, shares)) < 0.03
+    other = moved(then, rng.multinomial(rows, rng.permutation(shares)))
+    assert other == pytest.approx(moved(then, rng.multinomial(10**7, shares[::-1])), abs=0.25)
+    assert other > 0.4
+    assert moved(np.r_[then, np.zeros_like(then)], np.r_[np.zeros_like(then), then]) == 1
+
+
+def test_what_counts_nothing_has_not_moved() -> None:
+    assert moved(np.zeros(3, np.int64), np.array([1, 2, 3])) == moved(np.array([1, 2, 3]), np.zeros(3, np.int64)) == 0
