@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from recdistill.distill.losses import FAR, scored, weighed
+from recdistill.distill.losses import FAR, below, heated, scored, weighed
 from recdistill.types import Candidates
 
 
@@ -41,8 +41,8 @@ def grouped_kl(
     if candidates.parts is None:
         raise ValueError("these candidates are not cut into parts")
     known = scored(candidates)
-    p = torch.log_softmax(weighed(candidates.teacher / temperature, candidates, known), dim=1)
-    q = torch.log_softmax(weighed(student / temperature, candidates, known), dim=1)
+    p = torch.log_softmax(weighed(heated(candidates.teacher, known, temperature), candidates, known), dim=1)
+    q = torch.log_softmax(weighed(heated(student, known, temperature), candidates, known), dim=1)
     total = p.new_zeros(len(p))
     for part in range(parts):
         member = known & (candidates.parts == part)
@@ -67,8 +67,8 @@ def hinge_mse(student: Tensor, candidates: Candidates, *, margin: float, dynamic
     count = known.sum(1, keepdim=True).clamp(min=1)
 
     def centred(scores: Tensor) -> Tensor:
-        scores = scores.masked_fill(~known, 0.0)
-        return (scores - scores.sum(1, keepdim=True) / count).masked_fill(~known, 0.0)
+        scores = below(scores, known).masked_fill(~known, 0.0)  # near 0: their sum is as exact as they are
+        return (scores - (scores / count).sum(1, keepdim=True)).masked_fill(~known, 0.0)
 
     apart = (centred(student) - dynamic * centred(candidates.teacher)).square().sum(1) / count.squeeze(1)
     return torch.relu(apart - margin * dynamic)

@@ -16,9 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
+from recdistill.distill.gumbel import gumbel
 from recdistill.types import Candidates
 
-FAR = -1e30  # a score of no item: its exponential is 0, and unlike -inf its gradient is not NaN
+# A score of no item: its exponential is 0, and unlike -inf its gradient is not NaN. It is half of what float32 can
+# hold: below the score of any item, and still a number when the largest of the others is taken from it.
+FAR = -1.7e38
+LOW = -1.6e38  # the least that a score of an item becomes by a temperature
 
 
 def softmax_kl(student: Tensor, candidates: Candidates, *, temperature: float) -> Tensor:
@@ -31,8 +35,8 @@ def softmax_kl(student: Tensor, candidates: Candidates, *, temperature: float) -
     [0.0, 0.1201]
     """
     known = scored(candidates)
-    p = weighed(candidates.teacher / temperature, candidates, known)
-    q = weighed(student / temperature, candidates, known)
+    p = weighed(heated(candidates.teacher, known, temperature), candidates, known)
+    q = weighed(heated(student, known, temperature), candidates, known)
     return _kl(p, q)
 
 
@@ -43,11 +47,10 @@ def list_ce(student: Tensor, candidates: Candidates, *, temperature: float) -> T
     list costs it. Without unranked items it is softmax_kl, but for the teacher's entropy and the student's temperature.
     """
     known = candidates.items >= 0
-    scores = student if candidates.logq is None else student - candidates.logq
-    log_q = torch.log_softmax(scores.masked_fill(~known, FAR), dim=1)[:, : candidates.ranked]
+    log_q = torch.log_softmax(weighed(student, candidates, known), dim=1)[:, : candidates.ranked]
     teacher = candidates.teacher[:, : candidates.ranked]
     taught = known[:, : candidates.ranked] & torch.isfinite(teacher)
-    p = torch.softmax((teacher / temperature).masked_fill(~taught, FAR), dim=1)
+    p = torch.softmax(heated(teacher, taught, temperature).masked_fill(~taught, FAR), dim=1)
     return -(p * log_q).masked_fill(~taught, 0.0).sum(1)
 
 
@@ -60,8 +63,8 @@ def gated_kl(student: Tensor, candidates: Candidates, *, temperature: float) -> 
     if candidates.gate is None:
         raise ValueError("gated_kl needs a draw that gives a gate")
     known = scored(candidates)
-    p = weighed(candidates.teacher / temperature, candidates, known)
-    q = weighed(student / temperature, candidates, known)
+    p = weighed(heated(candidates.teacher, known, temperature), candidates, known)
+    q = weighed(heated(student, known, temperature), candidates, known)
     n = candidates.ranked
     return torch.lerp(_kl(p[:, :n], q[:, :n]), _kl(p[:, n:], q[:, n:]), candidates.gate.to(q.dtype))
 
@@ -101,8 +104,9 @@ def margin_mse(student: Tensor, candidates: Candidates) -> Tensor:
     Hofstaetter et al. (2020), with more than one item against the first.
     """
     known = scored(candidates)
-    gap = (student - candidates.teacher).masked_fill(~known, 0.0)
-    return _mean((gap[:, :1] - gap[:, 1:]) ** 2, _against_first(candidates))
+    own, other = (s[:, :1] - s[:, 1:] for s in (student, candidates.teacher.masked_fill(~known, 0.0)))
+    both = _against_first(candidates)
+    return _mean((own - other).masked_fill(~both, 0.0) ** 2, both)
 
 
 def plackett_luce(student: Tensor, candidates: Candidates) -> Tensor:
@@ -232,12 +236,30 @@ COUNTS: dict[str, Callable[[Candidates], Tensor]] = {
 
 
 def _mean(each: Tensor, valid: Tensor) -> Tensor:
-    return each.masked_fill(~valid, 0.0).sum(-1) / valid.sum(-1).clamp(min=1)
+    return (each.masked_fill(~valid, 0.0) / valid.sum(-1, keepdim=True).clamp(min=1)).sum(-1)
 
 
 def weighed(scores: Tensor, candidates: Candidates, known: Tensor) -> Tensor:
     """Return scores less logq, FAR where not known."""
     return (scores if candidates.logq is None else scores - candidates.logq).masked_fill(~known, FAR)
+
+
+def heated(scores: Tensor, known: Tensor, temperature: float) -> Tensor:
+    """Return scores over the temperature, [R,K], up to one number a row, which no softmax sees.
+
+    Below 1 it is their distance from the largest that is `known` which is divided: of two scores near each other that
+    is exact, and what overflows has no chance anyway.
+    """
+    if temperature >= 1:
+        return scores / temperature
+    return (below(scores, known) / temperature).clamp(min=LOW)
+
+
+def below(scores: Tensor, known: Tensor) -> Tensor:
+    """Return how far each score is from the row's largest that is `known`, [R,K]: 0 or less; without its gradient."""
+    if not scores.shape[1]:
+        return scores
+    return scores - scores.detach().masked_fill(~known, FAR).amax(1, keepdim=True).clamp(min=LOW)
 
 
 def _kl(teacher: Tensor, student: Tensor) -> Tensor:
@@ -275,21 +297,3 @@ class _PartialOrder(torch.autograd.Function):
         before = (-left).masked_fill(~valid, FAR).logcumsumexp(-1)
         share = torch.exp(scores + before) - valid.to(scores.dtype)
         return weight * share, None, weight * torch.exp(below + before[..., -1:])
-
-
-def gumbel(candidates: Candidates, samples: int) -> Tensor:
-    """Return Gumbel noise of the ranked items, a hash of the row's set of items, the sample and the item: [R,S,K]."""
-    items = candidates.items
-    row = _mixed(items).sum(1)  # as a set: the order does not change it, nor does padding, since -1 gives 0
-    sample = _mixed(torch.arange(samples, device=items.device))
-    bits = _mixed(_mixed(row.unsqueeze(1) + sample).unsqueeze(2) + items[:, : candidates.ranked].unsqueeze(1))
-    uniform = (((bits >> 12) & ((1 << 52) - 1)).double() + 0.5) * 2.0**-52  # 52 bits and a half: never 0, never 1
-    return -torch.log(-torch.log(uniform))
-
-
-def _mixed(x: Tensor) -> Tensor:
-    """Return 64 bits that look random, a bijection of int64: output number x of SplitMix64 (Steele et al., 2014)."""
-    x = (x + 1) * -0x61C8864680B583EB
-    x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * -0x40A7B892E31B1A47
-    x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * -0x6B2FB644ECCEEE15
-    return x ^ ((x >> 31) & ((1 << 33) - 1))

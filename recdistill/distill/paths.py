@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from recdistill.distill.losses import FAR, gumbel, scored
+from recdistill.distill.gumbel import gumbel
+from recdistill.distill.losses import FAR, heated, scored
 from recdistill.types import Candidates
 
 
@@ -20,7 +21,7 @@ def path(student: Tensor, candidates: Candidates, *, length: int, temperature: f
     no value of states (Liu et al., arXiv 2502.17717). The noise of the draw is a function of the row's items.
     """
     known = scored(candidates)
-    own, other = (scores / temperature for scores in (student, candidates.teacher))
+    own, other = (heated(scores, known, temperature) for scores in (student, candidates.teacher))
     noise = gumbel(replace(candidates, ranked=known.shape[1]), 1)[:, 0].to(own.dtype)
     order = (own.detach() + noise).masked_fill(~known, -torch.inf).argsort(dim=1, descending=True, stable=True)
     there = known.gather(1, order)[:, :length]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize, softplus
 
+from recdistill.distill.losses import LOW
 from recdistill.distill.ranks import sampled
 from recdistill.distill.terms import levelled
 from recdistill.types import Batch, Candidates, Space
@@ -97,7 +98,10 @@ def subclass_kl(
     if candidates.subs is None:
         raise ValueError("these candidates have no sub-logits of the teacher's")
     known, score, subs = candidates.items >= 0, student[..., 0], student[..., 1:]
-    p, q = (torch.log_softmax(z / temperature, dim=-1) for z in (candidates.subs, subs))
+    p, q = (
+        torch.log_softmax(((z - z.detach().amax(-1, keepdim=True)) / temperature).clamp(min=LOW), dim=-1)
+        for z in (candidates.subs, subs)
+    )
     apart = (p.exp() * (p - q)).sum(-1)
     if between != 1:
         of, to = (torch.stack([part.logsumexp(-1) for part in z.chunk(2, dim=-1)]) for z in (p, q))

@@ -172,8 +172,8 @@ def key(term: Term) -> str:
 def levelled(student: Tensor, candidates: Candidates) -> Tensor:
     """Return each row of `student` [R,K] shifted so that its mean over what is compared is the teacher's."""
     known = (candidates.items >= 0) & torch.isfinite(candidates.teacher)
-    apart = (candidates.teacher.masked_fill(~known, 0.0) - student).masked_fill(~known, 0.0).sum(1, keepdim=True)
-    return student + apart / known.sum(1, keepdim=True).clamp(min=1)
+    apart = (candidates.teacher.masked_fill(~known, 0.0) - student).masked_fill(~known, 0.0)
+    return student + (apart / known.sum(1, keepdim=True).clamp(min=1)).sum(1, keepdim=True)
 
 
 def _parts(candidates: Candidates, lists: draws.Lists) -> Tensor:
