@@ -3,7 +3,8 @@
     python benchmarks/step.py --data data/gowalla [--batch 8192] [--dim 64] [--out runs/step.json]
 
 The log is that of DIR/train.parquet (user_id, item_id); one thread. The share of sampling is measured without the
-profiler, those of the operations with it.
+profiler, those of the operations with it. `watched` is the CPU time of steps whose losses are added up and looked after,
+as a training does, over that of the same steps without: the median of rounds that take turns, and their quartiles.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-STEPS, ROUNDS, WARM = 30, 3, 5
+STEPS, ROUNDS, WARM, TURNS = 30, 3, 5, 20
 KINDS = {
     "products of matrices": ("aten::mm", "aten::bmm", "aten::addmm"),
     "lookups": ("forward_cpu", "bounds_check", "[lookup]", "lookup_rowwise", "splits_dist", "output_dist", "all2all"),
@@ -47,6 +48,7 @@ def step_of(train: Any, alone: Any, *, loss: str, dim: int, batch: int) -> tuple
     from recdistill.data.batches import Sampler, make_batches
     from recdistill.data.sequences import Sequences
     from recdistill.distill.objective import Objective
+    from recdistill.finite import added
     from recdistill.models.encoders import MF
     from recdistill.models.tables import Table, distribute
 
@@ -65,12 +67,14 @@ def step_of(train: Any, alone: Any, *, loss: str, dim: int, batch: int) -> tuple
         seed=1,
     )
 
-    def learn(drawn: Any) -> None:
+    def learn(drawn: Any, totals: Any = None) -> Any:
         losses = ready.module(drawn)
         ready.set_rate(1.0)
         ready.optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
+        each = torch.stack(list(losses.values()))
+        each.sum().backward()
         ready.optimizer.step()
+        return added(totals[0], losses, each.detach(), step=0, before={}) if totals else None
 
     return make_batches(sampler, alone), learn
 
@@ -101,6 +105,34 @@ def shares(batch: Any, learn: Any) -> dict[str, float]:
     return {"ms": whole * 1e3 / STEPS, "sampling": drawing / whole, **{k: v * rest for k, v in found.items()}}
 
 
+def watched(batch: Any, learn: Any) -> dict[str, float]:
+    """Return what it costs to add losses up and to look after them, as a ratio of CPU time."""
+    from recdistill.finite import means
+    from recdistill.world import World
+
+    drawn, ratios = [batch(step) for step in range(STEPS)], []
+
+    def plain() -> None:
+        for one in drawn:
+            learn(one)
+
+    def summed() -> None:
+        totals = None
+        for one in drawn:
+            totals = learn(one, (totals,))
+        means(totals, World(), where="here")  # pyrefly: ignore
+
+    for turn in range(TURNS + 1):
+        spent = {}
+        for work in (plain, summed) if turn % 2 else (summed, plain):
+            start = time.process_time()
+            work()
+            spent[work] = time.process_time() - start
+        ratios.append(spent[summed] / spent[plain])
+    low, middle, high = statistics.quantiles(ratios[1:], n=4)
+    return {"watched": middle, "low": low, "high": high}
+
+
 def main() -> None:
     from benchmarks.timing import machine, write
     from recdistill.world import world
@@ -114,11 +146,13 @@ def main() -> None:
     train, rows = log_of(args.data), {}
     with world(device="cpu", threads=1) as alone:
         for loss in ("bpr", "softmax"):
-            found = shares(*step_of(train, alone, loss=loss, dim=args.dim, batch=args.batch))
-            rows[loss] = found
+            works = step_of(train, alone, loss=loss, dim=args.dim, batch=args.batch)
+            found, cost = shares(*works), watched(*works)
+            rows[loss] = found | cost
             parts = sorted(((k, v) for k, v in found.items() if k != "ms"), key=lambda part: -part[1])
             told = ", ".join(f"{name} {share:.0%}" for name, share in parts)
             print(f"{loss:8} {args.batch / found['ms']:5.0f}k samples a CPU-second: {told}", flush=True)
+            print(f"{'':8} watched {cost['watched']:.4f} ({cost['low']:.4f} to {cost['high']:.4f})", flush=True)
     write(args.out, {"machine": machine(1), "batch": args.batch, "dim": args.dim, "rows": rows})
 
 
