@@ -3,8 +3,9 @@
     python benchmarks/step.py --data data/gowalla [--batch 8192] [--dim 64] [--out runs/step.json]
 
 The log is that of DIR/train.parquet (user_id, item_id); one thread. The share of sampling is measured without the
-profiler, those of the operations with it. `watched` is the CPU time of steps whose losses are added up and looked after,
-as a training does, over that of the same steps without: the median of rounds that take turns, and their quartiles.
+profiler, those of the operations with it. `watched` is the CPU time of steps whose losses are added up and looked
+after, as a training does, over that of the same steps without: the median of rounds that take turns, and their
+quartiles.
 """
 
 from __future__ import annotations
