@@ -25,7 +25,7 @@ AT_ONCE = 64  # requests that wait or are worked on in one process; more would w
 SMALL = 1 << 16  # bytes of JSON that are read in less time than another thread takes to begin
 LONGEST = 400  # characters of a sentence
 TABLES = ("dataframe_records", "dataframe_split", "inputs", "instances")
-PARAMS = ("k", "exclude_seen")
+COLUMNS, PARAMS = ("user_id", "history"), ("k", "exclude_seen")
 SEND = 'send {"dataframe_records": [{"user_id": ..., "history": [...]}], "params": {"k": 10}} as application/json'
 FAULT = "Encountered an unexpected error"  # what MLflow calls a failure of the model that the model did not foresee
 TYPES = ("application/json", "application/vnd.apache.parquet")  # CSV has no lists, so MLflow refuses it here
@@ -167,6 +167,10 @@ def unread(body: bytes) -> str | None:
         return f"the body has a field {odd[0]!r:.80}, which means nothing here; {SEND}"
     if sum(name in asked for name in TABLES) != 1:
         return f"the body must have exactly one of {', '.join(TABLES)}; {SEND}"
+    split = asked.get("dataframe_split")
+    columns = split.get("columns") if isinstance(split, dict) else None
+    if isinstance(columns, list) and (twice := [name for name in COLUMNS if columns.count(name) > 1]):
+        return f"dataframe_split has two columns {twice[0]!r}"  # of which MLflow would read the names for the values
     params = asked.get("params") or {}
     if not isinstance(params, dict):
         return f"params is a JSON {type(params).__name__}; it must be an object of {' and '.join(PARAMS)}"

@@ -183,6 +183,7 @@ def test_what_mlflow_quotes_is_left_out(message: str, said: str) -> None:
         (b'{"dataframe_records": [], "inputs": []}', "exactly one of"),
         (b'{"dataframe_records": [], "messages": []}', "'messages', which means nothing"),
         (b'{"dataframe_records": [], "params": [1]}', "params is a JSON list"),
+        (b'{"dataframe_split": {"columns": ["user_id", "user_id"], "data": [["a", "b"]]}}', "two columns 'user_id'"),
         (b'{"dataframe_records": [], "params": {"K": 3}}', "params has 'K'"),
     ],
 )
