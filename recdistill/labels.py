@@ -26,6 +26,7 @@ from recdistill.label_facts import REBUILD, read_facts
 from recdistill.models.heads import read_head
 from recdistill.store import aside
 from recdistill.types import Float, Int, Interactions, Labels, Synthetic, Vectors
+from recdistill.whole import sign
 
 SHARD_BYTES = 100_000_000  # of a shard on disk; making it takes about three times as much memory
 TRUST = "trust.npy"  # how far the teacher is to be trusted with each user, where the labels were asked for it
@@ -122,12 +123,10 @@ def write_shard(out: Path, layout: Layout, shard: int, lists: Lists) -> None:
         raise StageError(what, where=str(shard_path(out, shard)))
     arrays = {name: _column(name, values, kinds[name], len(users)) for name, values in found.items()}
     batch = pa.RecordBatch.from_pydict(arrays, metadata=dict(layout.stamp))
-    with (
-        aside(shard_path(out, shard)) as file,
-        pa.OSFile(str(file), "wb") as sink,
-        pa.ipc.new_file(sink, batch.schema) as writer,
-    ):
-        writer.write_batch(batch)
+    with aside(shard_path(out, shard)) as file:
+        with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        sign(shard_path(out, shard), file)
 
 
 def _column(name: str, values: NDArray[Any], kind: pa.DataType, users: int) -> pa.Array:

@@ -16,6 +16,7 @@ from recdistill.labels import RELABEL, Layout, Lister, open_shard, shard_path, w
 from recdistill.spec import canonical
 from recdistill.store import sha256, write_text
 from recdistill.types import Interactions, Log
+from recdistill.whole import signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,6 @@ def write_shards(out: Path, layout: Layout, make: Callable[[], Lister], log: Log
         if not shard_path(out, shard).is_file():
             lister = lister or make()
             write_shard(out, layout, shard, lister(users))
-            write_text(_digest(out, shard), sha256(shard_path(out, shard)))
             written.append(shard)
             log("label", done, total, {})
     return {"written": written, "shards": layout.shards, "missing": missing(out, layout)}
@@ -72,15 +72,11 @@ def missing(out: Path, layout: Layout) -> list[int]:
     return [shard for shard in range(layout.shards) if not shard_path(out, shard).is_file()]
 
 
-def _digest(out: Path, shard: int) -> Path:
-    """Return where the hash of a shard lies until the store is whole; files gathered from elsewhere have none."""
-    return out / f".{shard_path(out, shard).stem}.sha256"
-
-
 def _check(out: Path, layout: Layout, shard: int) -> None:
     """Raise ArtifactError if a shard that is there is damaged, or of other labels."""
     open_shard(out, layout, shard, RELABEL)
-    path, digest = shard_path(out, shard), _digest(out, shard)
+    path = shard_path(out, shard)
+    digest = signature(path)  # of a file that was gathered from elsewhere there may be none
     if digest.is_file() and digest.read_text(encoding="utf-8") != sha256(path):
         raise ArtifactError("contents differ from what was written", where=str(path), fix=RELABEL)
 
@@ -100,8 +96,6 @@ def finish(out: Path, layout: Layout, facts: Mapping[str, Any], train: Interacti
     del known["shard_users"]
     known["coverage"] = coverage(out, layout, train)
     write_text(out / FACTS, canonical(known))
-    for shard in range(layout.shards):  # from here on the artifact's manifest has them
-        _digest(out, shard).unlink(missing_ok=True)
     # When they were scored is no part of what they are: the same labels made twice are the same files.
     times = [shard_path(out, shard).stat().st_mtime for shard in range(layout.shards)]
     return known | {"scored_at": datetime.fromtimestamp(min(times), UTC).isoformat(timespec="seconds")}

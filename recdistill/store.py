@@ -29,8 +29,8 @@ from recdistill.manifest import FORMAT, REBUILD, damaged, manifest_text, read_ma
 from recdistill.manifest import NAME as MANIFEST
 from recdistill.spec import canonical, fingerprint
 from recdistill.types import Artifact, FileEntry, Manifest
+from recdistill.whole import SIGNED, note, publish, sha256, untouched, write_text
 from recdistill.whole import aside as aside  # which stages write their files with
-from recdistill.whole import note, publish, sha256, untouched, write_text
 from recdistill.world import World
 
 PATIENCE = 10  # seconds to wait for a lock that is commonly held for a moment
@@ -185,7 +185,7 @@ def _seal(path: Path, step: Step, facts: Mapping[str, Any] | None, started: floa
     files = {
         str(f.relative_to(partial)): FileEntry(sha256=sha256(f), size=f.stat().st_size)
         for f in sorted(partial.rglob("*"))
-        if f.is_file()
+        if f.is_file() and f.suffix != SIGNED
     }
     manifest = Manifest(
         format=FORMAT,
@@ -202,6 +202,8 @@ def _seal(path: Path, step: Step, facts: Mapping[str, Any] | None, started: floa
     )
     write_text(partial / MANIFEST, manifest_text(manifest))
     publish(partial, path)
+    for signature in path.rglob(f".*{SIGNED}"):  # what the manifest says from now on
+        signature.unlink()
     note(path)
 
 

@@ -151,5 +151,8 @@ def _check_sqlite(uri: str) -> None:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=20)) as database:
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.Error as cause:
+        if "locked" in str(cause):
+            fix = "wait until it is done, or end it, and run the same command again"
+            raise StageError("another process keeps the database to itself", where=str(file), fix=fix) from cause
         fix = "restore it from a copy, or move it away to start an empty registry"
         raise ArtifactError(f"not an SQLite database ({cause})", where=str(file), fix=fix) from cause

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-STAMP = ".stat"
+STAMP, SIGNED = ".stat", ".sha256"
 
 
 def sha256(path: Path) -> str:
@@ -33,6 +33,16 @@ def aside(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sign(path: Path, written: Path) -> None:
+    """Leave the hash of what was `written` aside beside `path`, before it gets that name."""
+    write_text(signature(path), sha256(written))
+
+
+def signature(path: Path) -> Path:
+    """Return where the hash of a file lies while its directory is not whole; its manifest has it then."""
+    return path.with_name(f".{path.name}{SIGNED}")
 
 
 def fsync(path: Path) -> None:

@@ -75,3 +75,17 @@ def test_other_ranks_say_nothing(capsys, monkeypatch) -> None:
 def test_a_table_lines_up_and_keeps_to_its_rows() -> None:
     assert table([("a", 1), ("bcd", "x\ny")], ("name", "n")) == "name  n\na     1\nbcd   x y"
     assert table([], ("name", "n")) == "name  n"
+
+
+def test_of_other_ranks_only_what_befell_them_alone_is_said(monkeypatch, capsys):
+    """What rank 0 has passed on, and what every rank finds in the same file, it says for all."""
+    monkeypatch.setenv("RANK", "1")
+    passed_on = StageError("the disk is full")
+    passed_on.shared = True
+    for error in (passed_on, ConfigError("no such key"), DataError("no such column")):
+        complain(error, as_json=False, debug=False)
+    assert capsys.readouterr() == ("", "")
+    for as_json in (False, True):
+        assert complain(StageError("lost its peer", where="rank 1"), as_json=as_json, debug=False) == 1
+        out, err = capsys.readouterr()
+        assert (out, err) == ("", "rank 1: error: rank 1: lost its peer\n")

@@ -14,7 +14,10 @@ import pytest
 from recdistill.errors import ArtifactError, ConfigError
 from recdistill.labels import Layout, Lists, open_labels, shard_path
 from recdistill.shards import Share, check_fresh, finish, missing, spans, write_shards
+from recdistill.store import Step, build
 from recdistill.types import Interactions, quiet
+from recdistill.whole import signature
+from recdistill.world import World
 
 USERS, ITEMS, DEPTH = 40, 30, 4
 LAYOUT = Layout(num_users=USERS, num_items=ITEMS, depth=DEPTH, shard_users=16, stamp={"step": "s1", "teacher": "t1"})
@@ -59,9 +62,34 @@ def test_a_shard_of_which_a_bit_has_flipped_is_refused_and_made_again(tmp_path: 
     path.unlink()
     write_shards(tmp_path, LAYOUT, teacher(), quiet, Share(1, 2))
     assert files(tmp_path) == before
+    signature(path).unlink()  # as of a shard that was copied here without it
     write_shards(tmp_path, LAYOUT, teacher(), quiet, Share())
     finish(tmp_path, LAYOUT, FACTS, TRAIN)
-    assert sorted(files(tmp_path)) == ["labels-00000.arrow", "labels-00001.arrow", "labels-00002.arrow", "labels.json"]
+    assert {"labels-00000.arrow", "labels-00001.arrow", "labels-00002.arrow", "labels.json"} <= set(files(tmp_path))
+
+
+def test_a_shard_is_signed_before_it_has_its_name_and_until_its_manifest_has_its_hash(tmp_path: Path, monkeypatch):
+    renamed: list[tuple[str, list[str]]] = []
+    rename = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        there = sorted(file.name for file in Path(target).parent.iterdir() if file.suffix == ".sha256")
+        renamed.append((Path(target).name, there))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+
+    def work(out: Path) -> None:
+        write_shards(out, LAYOUT, teacher(), quiet, Share())
+        finish(out, LAYOUT, FACTS, TRAIN)
+
+    step = Step("labels", 1, {}, {}, resumes=True)
+    made = build(tmp_path, World(), step, work)
+    signed = [f".labels-{n:05d}.arrow.sha256" for n in range(3)]
+    assert [there for name, there in renamed if name == "labels-00001.arrow"] == [signed[:2]]
+    assert [there for name, there in renamed if name == "manifest.json"] == [signed]
+    assert {file.suffix for file in made.path.iterdir()} == {".arrow", ".json"}
+    assert set(made.manifest.files) == {*(f"labels-{n:05d}.arrow" for n in range(3)), "labels.json"}
 
 
 def test_labels_are_written_by_shard_and_resumed(tmp_path: Path):
