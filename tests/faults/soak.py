@@ -105,35 +105,31 @@ def plan(
     import served
     from scene import STAGES
 
-    if short:
-        scenes = {"one": calm.undisturbed(folder / "one", STAGES[:2])}
-        weights = {"kill": 6, "sealed": 3, "limited": 2}
-    else:
-        database = calm.empty_registry(folder)
-        alone = calm.undisturbed(folder / "one", STAGES, database=database)
-        scenes = {"one": alone, "two": calm.undisturbed(folder / "two", STAGES[:6], ranks=2)}
-        scenes["nights"] = calm.nights(folder / "nights", database)
+    weights: dict[str, float] = {"kill": 6, "sealed": 3, "limited": 2}
+    if not short:
         weights = {"kill": 40, "ranks": 10, "night": 2, "sealed": 16, "begun": 10, "limited": 6, "stop": 3}
-        weights |= {"beside": 3, "locked": 0.5, "base": 1, "server": 0.5} | (
-            {"full": 8, "readonly": 5} if mounted else {}
-        )
+        weights |= {"beside": 3, "locked": 0.5, "base": 1, "server": 0.5}
+        weights |= {"full": 8, "readonly": 5} if mounted else {}
+    names = only.split(",") if only else list(weights)
+    database = None if short else calm.empty_registry(folder)
+    scenes = {"one": calm.undisturbed(folder / "one", STAGES[:2] if short else STAGES, database=database)}
+    if {"ranks", "stop"} & {*names}:
+        scenes["two"] = calm.undisturbed(folder / "two", STAGES[:6], ranks=2)
+    if {"night", "base"} & {*names} and database is not None:
+        scenes["nights"] = calm.nights(folder / "nights", database)
     doing = {
         "kill": kinds.killed, "ranks": kinds.killed, "night": kinds.killed, "sealed": damage.sealed,
         "begun": damage.begun, "limited": kinds.limited, "stop": kinds.stopped, "beside": damage.beside,
         "locked": damage.locked, "base": damage.base, "full": kinds.full, "readonly": kinds.read_only,
         "server": served.killed_server,
     }  # fmt: skip
-    names = only.split(",") if only else list(weights)
 
     def draw() -> tuple[str, str, Strike]:
         (name,) = random.choices(names, [weights[each] for each in names])
         where = {"ranks": "two", "stop": "two", "night": "nights", "base": "nights"}.get(name, "one")
-        if (
-            name in ("sealed", "beside", "limited", "full", "readonly", "begun")
-            and not short
-            and random.random() < 0.15
-        ):
-            where = "nights" if name != "begun" else "two"
+        if name in ("sealed", "beside", "limited", "full", "readonly", "begun") and random.random() < 0.15:
+            other = "two" if name == "begun" else "nights"
+            where = other if other in scenes else where
         scene = scenes[where]
         stages = damage.stages_with_work(scene.stages) if name == "begun" else scene.stages
         if where == "two":

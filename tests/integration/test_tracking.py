@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
 import pytest
 
@@ -101,6 +102,16 @@ def test_an_error_of_the_registry_does_not_say_a_password():
         client.search_experiments()
     assert "s3c" not in str(caught.value)
     assert "r@t" not in str(caught.value)
+
+
+def test_a_database_that_another_process_keeps_is_not_called_broken(tmp_path, monkeypatch):
+    def locked(*_, **__):
+        raise sqlite3.OperationalError("database is locked")
+
+    (tmp_path / "mlflow.db").write_bytes(b"SQLite format 3")
+    monkeypatch.setattr(sqlite3, "connect", locked)
+    with pytest.raises(StageError, match=r"mlflow\.db: another process keeps the database to itself"):
+        tracking.initialise(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
 
 
 def test_broken_and_unreachable_stores_are_named(tmp_path):
