@@ -14,7 +14,7 @@ import drive
 import targets
 from mutate import as_json
 
-INPUTS = 25  # new ones of each target
+INPUTS = 15  # new ones of each target
 
 
 @pytest.mark.parametrize("make", targets.MAKERS, ids=lambda make: make.__name__)
