@@ -159,7 +159,8 @@ def _index_lists(
     for width in np.unique(need):  # users who have seen about as much share a search
         at = np.flatnonzero(need == width)
         _, items = search(judged.index.path / "index.faiss", queries[at], int(width), params)
-        found[at] = _drop_seen(items, users[at], seen, dataset.num_items)[:, :depth]
+        items = _drop_seen(items, users[at], seen, dataset.num_items)[:, :depth]
+        found[at, : items.shape[1]] = items  # a catalogue may hold fewer than are asked for
     return found
 
 
