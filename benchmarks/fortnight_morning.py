@@ -15,9 +15,9 @@ from recdistill.serve import open_bundle, read_index, recommend
 
 K, TIMES = 10, 1000
 LINES = (
-    ("full", "#7a7a7a", "full, every night"),
-    ("nightly", "#1f6fb2", "nightly, from\nthe champion"),
-    ("never", "#c0504d", "never again"),
+    ("full", "#7a7a7a", "full, every night", 7),
+    ("nightly", "#1f6fb2", "from the champion", -7),
+    ("never", "#c0504d", "never again", 0),
 )
 SURELY = -0.005  # NDCG@10 that a champion may lose to what served before it, for all that is known, and stay
 
@@ -91,17 +91,18 @@ def plot(mornings: list[Morning], out: Path) -> None:
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "fortnight"
+    matplotlib.rcParams |= {"svg.hashsalt": "fortnight", "svg.fonttype": "none"}  # equal figures, equal bytes
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     nights = [m.night for m in mornings]
-    for name, colour, words in LINES:
+    for name, colour, words, up in LINES:
         values = [m.quality[name] for m in mornings]
         axes.plot(nights, values, color=colour, linewidth=2, marker="o", markersize=4)
-        axes.annotate(words, (nights[-1], values[-1]), (6, 0), textcoords="offset points", color=colour, va="center")
+        axes.annotate(words, (nights[-1], values[-1]), (6, up), textcoords="offset points", color=colour, va="center")
     _events(axes, mornings)
-    axes.set(xlabel="night", ylabel="NDCG@10 of the next day's users", xticks=nights, ylim=(0, None))
+    axes.set(xlabel="night", ylabel="NDCG@10 of the next day's users", xticks=nights)
+    axes.set_ylim(bottom=0)
     axes.set_xlim(0.5, nights[-1] + 2.4)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", alpha=0.25)
@@ -110,8 +111,9 @@ def plot(mornings: list[Morning], out: Path) -> None:
 
 
 def _events(axes: Any, mornings: list[Morning]) -> None:
-    """Say below the lines what happened in a night that was none as the others."""
+    """Say above the lines what happened in a night that was none like the others."""
     for morning in mornings:
         if morning.event:
             axes.axvline(morning.night, color="black", alpha=0.12, linewidth=1)
-            axes.text(morning.night, 0.002, f" {morning.event}", rotation=90, va="bottom", fontsize=8, alpha=0.8)
+            where = {"transform": axes.get_xaxis_transform(), "rotation": 30, "va": "bottom", "fontsize": 9}
+            axes.text(morning.night - 0.1, 1.01, morning.event, **where)
