@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pipelines import release
+from pipelines import assembled
 from pipelines.__main__ import main
 from recdistill.config import load_config
 from recdistill.report import html, markdown, model_card
@@ -42,16 +42,16 @@ def test_no_report_holds_it(monkeypatch):
     made = SimpleNamespace(manifest=SimpleNamespace(facts={}, created_at="2026-01-01"), fingerprint="ab" * 16)
     quality = {"quality": [], "gap_closed": [], "student_minus_scratch": [], "users": 1, "users_without_test": 0}
     read = quality | {"latency": [], "latency_environment": {}, "params": ""}
-    monkeypatch.setattr(release, "read_json", lambda _, name: [] if name == "curve.json" else dict(read))
-    monkeypatch.setattr(release, "noise_warning", lambda _: "")
+    monkeypatch.setattr(assembled, "read_json", lambda _, name: [] if name == "curve.json" else dict(read))
+    monkeypatch.setattr(assembled, "noise_warning", lambda _: "")
     fitted = [SimpleNamespace(artifact=made)]
     judged = SimpleNamespace(scratch=fitted, student=fitted, labels=None, index=made)
     judged.teacher = SimpleNamespace(models=[], recipe=None)
     data = SimpleNamespace(divided=made, ingested=made)
-    everything = release.Everything(data=data, judged=judged, evaluated=made, timed=made)
+    everything = assembled.Everything(data=data, judged=judged, evaluated=made, timed=made)
     config = load_config(Path(QUICK), [f"exec.mlflow={URI}"])
     command = f"recdistill run configs/quickstart.yaml --set exec.mlflow={URI}"
-    report = release.assemble(config, everything, [], command)
+    report = assembled.assemble(config, everything, [], command)
     assert report["command"] == f"recdistill run configs/quickstart.yaml --set exec.mlflow={SAID}"
     for text in (json.dumps(report, default=str), markdown(report), html(report), model_card(report)):
         assert "s3c" not in text
