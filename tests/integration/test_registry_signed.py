@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from recdistill import registry, registry_signed, tracking
+from recdistill import registry, registry_served, registry_signed, tracking
 from recdistill import registry_versions as held
 from recdistill.errors import ArtifactError
 from recdistill.registry_across import promote_across
@@ -104,3 +104,19 @@ def test_a_signature_goes_with_its_bundle_to_another_registry(held_versions, key
     registry_signed.endorse(uri, "m", 1, keys[0])
     assert promote_across(uri, there, "m", 1, trust=[keys[1]]).version == 1
     assert registry.champion(there, "m", trust=[keys[1]])[0] == 1
+
+
+def test_a_run_signs_what_it_registers_and_only_that_serves(held_versions, keys, tmp_path):
+    uri, bundles = held_versions
+    key, half = keys
+    trusting = registry.RegistrySpec(model="m", trust=(str(half),))
+    with pytest.raises(ArtifactError, match="version 2: the bundle is not signed"):
+        registry_signed.decide(uri, trusting, 2, bundles[1], [])
+    assert "champion" not in aliases(uri)
+    signing = trusting.model_copy(update={"sign": str(key)})
+    assert registry_signed.decide(uri, signing, 2, bundles[1], [], serve=False).alias is None
+    assert registry_signed.decide(uri, signing, 2, bundles[1], []).alias == "champion"
+    asked = registry_served.wanted(uri, "m")
+    registry_served.served_model(uri, asked, tmp_path / "served", [half])
+    with pytest.raises(ArtifactError, match="version 1: the bundle is not signed"):
+        registry_served.served_model(uri, registry_served.wanted(uri, "m@1"), tmp_path / "other", [half])
