@@ -246,7 +246,12 @@ BAD = lists(np.arange(3))
     [
         (BAD._replace(items=BAD.items[:2]), LAYOUT, StageError, r"items of shape \(2, 3\)"),
         (BAD._replace(scores=BAD.scores[:, :2]), LAYOUT, StageError, r"scores of shape \(3, 2\)"),
-        (BAD._replace(scores=np.full((3, 3), np.nan, np.float32)), LAYOUT, StageError, "a NaN among the scores"),
+        (
+            BAD._replace(scores=np.full((3, 3), np.nan, np.float32)),
+            LAYOUT,
+            StageError,
+            "a NaN or inf among the scores, first in row 0",
+        ),
         (BAD._replace(rest_items=LISTS[:3]), LAYOUT, StageError, "gives rest_items, where labels.rest is 0"),
         (BAD, replace(LAYOUT, rest=2), StageError, "no rest_items, no rest_scores, no rest_logq"),
         (BAD._replace(scores=BAD.scores - 7e4), replace(LAYOUT, precision="f16"), DataError, r"scores reach 7e\+04"),
