@@ -15,7 +15,6 @@ from recdistill.whole import untouched
 from recdistill.world import World
 
 ALONE = Step("split", 1, {"k": 1}, {"ingest": "aa"})
-RESUMING = Step("fit", 1, {"k": 1}, {"ingest": "aa"}, resumes=True)
 
 
 def write_two(out: Path) -> dict[str, int]:
