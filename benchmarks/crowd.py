@@ -26,8 +26,10 @@ from typing import Any
 
 import yaml
 
+from pipelines.models import prepare_mlflow
+
 ROOT = Path(__file__).parent.parent
-READERS, PROMOTERS, ENTRIES, SIZE = 10, 8, 200, 1 << 18
+READERS, PROMOTERS, ENTRIES, SIZE = 10, 8, 24, 1 << 18
 TIMED = ("latency", "surface")  # stages whose files are times
 TRAIN = {"epochs": 3, "batch": 256, "negatives": 64}
 CONFIG: dict[str, Any] = {
@@ -171,7 +173,7 @@ def promote(uri: str, who: int, rounds: int, gate: Barrier, out: Queue[Counter[s
 
 def promoters(home: Path, rounds: int, seed: int) -> Counter[str]:
     """Let eight promote versions of one model at once; the one with the newest data has to serve at the end."""
-    from recdistill import registry, tracking
+    from recdistill import registry
 
     uri = f"sqlite:///{home / 'alone' / 'mlflow.db'}"
     version = registry.history(uri, "crowd")[0]
@@ -186,7 +188,6 @@ def promoters(home: Path, rounds: int, seed: int) -> Counter[str]:
             (bundle / "manifest.json").write_text(json.dumps(facts))
             assert registry.register(uri, f"crowd{n}", bundle, version["run_id"], {}) == who + 1
         newest[n] = days.index(max(days)) + 1
-    assert tracking.shown(uri)
     context = multiprocessing.get_context("spawn")
     gate, out = context.Barrier(PROMOTERS), context.Queue()
     crowd = [context.Process(target=promote, args=(uri, who, rounds, gate, out)) for who in range(PROMOTERS)]
@@ -208,6 +209,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="of runs and of promoters")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    prepare_mlflow()
     with tempfile.TemporaryDirectory(prefix="crowd-") as folder:
         home = Path(folder)
         told = runs(home, args.rounds) + readers(home, args.seconds, args.seed)
