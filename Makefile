@@ -63,7 +63,7 @@ SERVED := tests/integration/test_registry_server.py
 LONG := $(patsubst %,tests/e2e/test_%.py,defer diagnose label_shards plan_serving)
 
 test-parts: $(STAMP)
-	$(BIN)/python -m pytest -q tests/unit tests/contract tests/policy tests/e2e $(LONG:%=--ignore=%)
+	$(BIN)/python -m pytest -q tests/unit tests/contract tests/policy tests/fuzz tests/e2e $(LONG:%=--ignore=%)
 
 test-whole: $(STAMP)
 	$(BIN)/python -m pytest -q tests/integration tests/faults --ignore=$(SERVED) $(LONG)

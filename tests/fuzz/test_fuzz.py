@@ -1,4 +1,4 @@
-"""The short run: every way in, the kept inputs and a few dozen new ones; the long one is `make fuzz`."""
+"""The short run: every way in, the kept inputs and a dozen new ones; the long one is `make fuzz`."""
 
 from __future__ import annotations
 
