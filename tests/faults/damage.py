@@ -127,6 +127,9 @@ def beside(scene: Scene, _: str, random: Random) -> Tried:
     for file in chosen:
         groups.setdefault(file.relative_to(runs).parts[0], []).append(file)
     groups.pop("mlartifacts", None)  # which nothing here reads: who serves does, and checks it
+    last = scene.words(scene.end)[-1]  # of the decisions of nights, only that of the one whose command is given
+    if "daily" in groups:
+        groups["daily"] = [file for file in groups["daily"] if last in file.parent.name]
     group = random.choice(sorted(groups))
     return _damaged(scene, scene.end, random.choice(groups[group]), random, "promote", f"damaged {group}")
 
@@ -135,11 +138,18 @@ def _damaged(scene: Scene, stage: str, file: Path, random: Random, where: str, k
     kept = scene.snaps / "kept"
     shutil.copy2(file, kept)
     what = f"{file.relative_to(scene.home / 'runs')}: {strike(file, random)}"
-    if file.suffix == ".db" and file.exists() and _reads(file) and made(scene.home) != scene.whole[stage]:
-        # SQLite keeps no sums: a bit of a text is then another text, which only a copy of it can tell.
+    if file.suffix == ".db" and file.exists() and _reads(file) and not _says_the_same(scene, stage):
+        # SQLite keeps no sums: a bit of a text is then another text, which only a copy of it can tell; so is nothing.
         shutil.copy2(kept, file)
     came, why = again(scene, stage, None, mending(scene, file, kept))
     return Tried(kind=kind, stage=where, what=what, came=came, why=why)
+
+
+def _says_the_same(scene: Scene, stage: str) -> bool:
+    try:
+        return made(scene.home) == scene.whole[stage]
+    except sqlite3.Error:
+        return False
 
 
 def _reads(file: Path) -> bool:
