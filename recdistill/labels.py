@@ -133,10 +133,10 @@ def _column(name: str, values: NDArray[Any], kind: pa.DataType, users: int) -> p
     """Return `values` as a column of type `kind` for so many users."""
     listed = pa.types.is_fixed_size_list(kind)
     shape, inner = ((users, kind.list_size), kind.value_type) if listed else ((users,), kind)
-    fits, real = values.shape == shape, values.dtype.kind == "f"
-    bad = np.flatnonzero(~(values < np.inf).reshape(users, -1).all(1)) if fits and real and users else ()
-    if not fits or len(bad):
-        what = f"a NaN or inf among the {name}, first in row {bad[0]}" if fits else f"{name} of shape {values.shape}"
+    if values.shape != shape or (values.dtype.kind == "f" and not (values < np.inf).all()):
+        what = f"{name} of shape {values.shape}"
+        if values.shape == shape:
+            what = f"a NaN or inf among the {name}, first in row {np.argwhere(~(values < np.inf))[0, 0]}"
         raise StageError(f"the teacher gives {what}, where numbers of shape {shape} belong", where="labels")
     with np.errstate(over="ignore"):
         narrow = values.astype(inner.to_pandas_dtype(), copy=False)
