@@ -30,13 +30,13 @@ CONFIG: dict[str, Any] = {
     "teacher": {
         "model": {"kind": "mf", "dim": 64, "temperature": 0.15},
         "train": TRAIN | {"epochs": 16},
-        "warm": {"epochs": 4, "lr": 0.1},
+        "warm": {"epochs": 6, "lr": 0.2},
     },
     "labels": {"depth": 100},
     "student": {
         "model": {"kind": "mf", "dim": 16, "temperature": 0.15},
         "train": TRAIN | {"epochs": 6, "list_users": 128},
-        "warm": {"epochs": 3, "lr": 0.1},
+        "warm": {"epochs": 4, "lr": 0.2},
     },
     "distill": [
         {"kind": "list", "weight": 1.0, "loss": {"kind": "plackett_luce"}}
