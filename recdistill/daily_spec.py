@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from recdistill.data.window import LONGEST
 from recdistill.spec import Spec
 
 Drift = Literal[
@@ -42,7 +43,7 @@ class AlarmSpec(Spec):
 class DailySpec(Spec):
     """A run of every night: `run --partition 2026-11-20` reads the window that ends with that day, UTC."""
 
-    window_days: PositiveInt = 28
+    window_days: Annotated[PositiveInt, Field(le=LONGEST)] = 28
     """Days of the log that a night reads, its own the last."""
     start: Literal["champion", "full"] = "champion"
     """champion: teacher and student begin where those of the registry's champion ended, if that has seen nothing of

@@ -15,6 +15,7 @@ from recdistill.errors import DataError
 from recdistill.spec import Spec
 
 DAY = 86_400_000_000  # microseconds
+LONGEST = 36_525  # days: a century, of each of which ingest counts the rows
 DIRECTORY = re.compile(r"[^=]+=([0-9]{4}-[0-9]{2}-[0-9]{2})")
 SHOWN = 5  # days that a message names
 
@@ -29,6 +30,8 @@ class Window(Spec):
     def _in_order(self) -> Window:
         if self.first > self.last:
             raise ValueError(f"the window ends on {self.last}, before it begins on {self.first}")
+        if (self.last - self.first).days >= LONGEST:
+            raise ValueError(f"the window from {self.first} to {self.last} is longer than {LONGEST} days")
         return self
 
     @property

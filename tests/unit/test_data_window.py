@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from recdistill.data.ingest import ingest
 from recdistill.data.log import LogSpec, digest
-from recdistill.data.window import Window, day_files, window_until
+from recdistill.data.window import LONGEST, Window, day_files, window_until
 from recdistill.errors import DataError
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -58,6 +58,13 @@ def test_a_window_is_whole_days_and_its_bounds_are_theirs() -> None:
     assert window.days == [date(2026, 2, 28), date(2026, 3, 1)]
     with pytest.raises(ValidationError, match="before it begins"):
         Window(first=date(2026, 3, 2), last=date(2026, 3, 1))
+
+
+def test_a_window_is_no_longer_than_a_century() -> None:
+    century = Window(first=date(1926, 11, 22), last=date(1926, 11, 22) + timedelta(days=LONGEST - 1))
+    assert len(century.days) == LONGEST
+    with pytest.raises(ValueError, match="is longer than 36525 days"):
+        Window(first=date(1, 1, 1), last=date(9999, 12, 31))
 
 
 def test_the_files_of_other_days_are_not_even_opened(home) -> None:
