@@ -60,8 +60,11 @@ def _between(report: Row, model: str) -> str:
 
 
 def undiagnosed(report: Row) -> str:
-    """Return how to come to a diagnosis, for a report of quality without one; empty where there is nothing to ask."""
-    if report.get("diagnosis") is not None or not report["quality"]:
+    """Return how to come to a diagnosis, for a report of quality without one; empty where there is none to be had.
+
+    Of a night there is none: `diagnose` reads a run of a whole file.
+    """
+    if report.get("diagnosis") is not None or report.get("daily") is not None or not report["quality"]:
         return ""
     words = report["command"].split()
     known = words[:2] == ["recdistill", "run"]

@@ -162,6 +162,7 @@ def test_an_alarm_is_an_exit_code_and_is_in_the_summary_and_the_report(nights) -
     page = (nights.home.home / alarmed["report"]).read_text()
     assert f"The night of {nights.days[1]}" in page
     assert "alarm: full_days is 2" in page
+    assert "recdistill diagnose" not in page  # which takes no partition
 
 
 def test_a_plan_of_a_night_says_what_it_would_read_and_begin_from_and_leaves_nothing(nights) -> None:
