@@ -39,7 +39,7 @@ def judged(make_bundle, tmp_path_factory):
         "churn_at_5": GateSpec(max=0.1),
     }
     asked = SimpleNamespace(k=(5,), metrics=("ndcg",), slices=(), bootstrap=50, seed=1)
-    config = SimpleNamespace(registry=SimpleNamespace(model="m", gates=gates), report=asked, latency=None)
+    config = SimpleNamespace(registry=SimpleNamespace(model="m", gates=gates, trust=[]), report=asked, latency=None)
     report = {"latency": [BEFORE], "latency_environment": {"k": 5}, "warnings": [], "quality": [], "index": {}}
     now = datetime(2026, 11, 21, 12, tzinfo=UTC)
     with pytest.MonkeyPatch.context() as patch:
