@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 # What an artifact tells of its making alone; all else that it holds is compared.
-OF_THE_MAKING = ("created_at", "seconds", "env", "git")
+OF_THE_MAKING = ("created_at", "seconds", "env", "git", "digest")
 TIMES = ("seconds_per_epoch", "build_s", "scored_at")  # facts
 
 Found = Mapping[str, Mapping[str, Any]]

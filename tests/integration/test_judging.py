@@ -43,7 +43,7 @@ def judged(make_bundle, tmp_path_factory):
     report = {"latency": [BEFORE], "latency_environment": {"k": 5}, "warnings": [], "quality": [], "index": {}}
     now = datetime(2026, 11, 21, 12, tzinfo=UTC)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging.registry, "champion", lambda *_: (3, theirs))
+        patch.setattr(judging.registry, "champion", lambda *_, **__: (3, theirs))
         patch.setattr(judging.registry, "champion_report", lambda *_: {"latency": [BEFORE | {"p95_ms": 1e-9}]})
         return judging.judged_beside(config, report, ours, "uri", dataset, now), report
 

@@ -95,9 +95,10 @@ with world.world(device="cpu") as joined:
         each = torch.tensor([1.0, 2.0 if step < 4 - joined.rank else torch.nan])
         totals = added(totals, {"task": each[0], "0.path": each[1]}, each, step=step, before={})
     said = []
+    broken = torch.full((3, 2), torch.inf if joined.rank else 0.0)
     for ask in (
         lambda: means(totals, joined, where="student"),
-        lambda: sound({"user": torch.full((3, 2), torch.inf if joined.rank else 0.0)}, joined, where="student", what="weights"),
+        lambda: sound({"user": broken}, joined, where="student", what="weights"),
         lambda: sound({"user": torch.zeros(3, 2)}, joined, where="student", what="weights"),
     ):
         try:
