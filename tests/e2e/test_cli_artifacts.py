@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,8 @@ def versions(monkeypatch, tmp_path: Path) -> list[tuple[str, int, bool]]:
     """A registry whose latest candidate is version 2; returns what is promoted, and refuses without force."""
     asked: list[tuple[str, int, bool]] = []
 
-    def promote(uri: str, model: str, version: int, *, force: bool) -> Release:
+    def promote(uri: str, model: str, version: int, *, force: bool, trust: Sequence[Path]) -> Release:
+        assert not trust
         asked.append((model, version, force))
         if not force:
             raise GateRejected("m version 2 does not serve", reasons=["too slow"])
