@@ -55,14 +55,18 @@ def test_a_replaced_catalogue_is_all_there_is_of_drift() -> None:
 def test_the_figures_by_hand() -> None:
     people = counted("user_id", a=3, b=2, c=5), counted("user_id", b=4, d=2)
     goods = counted("item_id", x=6, y=4), counted("item_id", y=3, z=3)
-    found = drift(people, goods, counted("item_id", y=1, z=1))
+    found = drift(people, goods, counted("item_id", y=300, z=300))
     assert found["new_users"] == 1 / 2
     assert found["gone_users"] == 2 / 3
     assert found["new_items"] == 3 / 6
     assert found["gone_items"] == 6 / 10
     assert found["rows_ratio"] == 6 / 10
     assert found["per_user_ratio"] == pytest.approx((6 / 2) / (10 / 3))
-    assert found["items_moved"] == moved(np.array([6, 4, 0]), np.array([0, 1, 1]))
+    then, since = np.array([6, 4, 0]), np.array([0, 300, 300])
+    draws = np.random.default_rng(1).multinomial(600, then / 10, 2_000)
+    by_chance = float(np.mean([reference(then, drawn) for drawn in draws]))
+    expected = (reference(then, since) - by_chance) / (1 - by_chance)
+    assert found["items_moved"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_ids_of_two_types_never_meet() -> None:
