@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recdistill import serve
 from recdistill.held import bundle_held, total
-from recdistill.latency_machine import calibration, facts, resident, set_simd, set_threads
+from recdistill.latency_machine import calibration, facts, set_simd, set_threads
 from recdistill.latency_stats import noise, summarise
 from recdistill.serve_search import search_index, search_without
 from recdistill.turns import Answer, Take, work_in_turns
@@ -32,7 +32,6 @@ class Opened(NamedTuple):
     params: str  # runtime parameters, set before each turn; empty for those that the file was written with
     exclude: bool
     path: Path  # of the index
-    grown: int | None  # bytes of memory that the process took to open it; None where it was open
 
 
 def begin(request: dict[str, Any]) -> tuple[Take, Answer]:
@@ -95,7 +94,6 @@ def _told(target: Opened) -> dict[str, Any]:
         "factory": factory,
         "params": target.params,
         "exclude": target.exclude,
-        "resident_bytes": target.grown,
     }
 
 
@@ -118,15 +116,12 @@ def open_targets(targets: Sequence[dict[str, Any]]) -> list[Opened]:
         params = checked[path] if target["params"] is None else target["params"]
         # What one target sets the next one must set too, or it would search by what was left there.
         shared = path, tuple(sorted(word.partition("=")[0] for word in params.split(",") if word))
-        grown = None
         if shared not in indexes:
-            before = resident()
             indexes[shared] = serve.read_index(path)
-            grown = None if before is None else (resident() or 0) - before
         _fits(bundle, indexes[shared], path)
         if target["exclude"] and bundle.offsets is None:
             raise serve.BundleError(f"{bundle.path}: keeps no histories, so nothing can be left out")
-        one = Opened(bundle, indexes[shared], params, bool(target["exclude"]), path, grown)
+        one = Opened(bundle, indexes[shared], params, bool(target["exclude"]), path)
         set_params(one)
         opened.append(one)
     return opened

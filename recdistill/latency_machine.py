@@ -92,12 +92,6 @@ def facts(request: Mapping[str, Any], pools: Mapping[str, int]) -> dict[str, Any
     }
 
 
-def resident() -> int | None:
-    """Return the bytes of memory that this process holds, None where the system does not say."""
-    said = _text(Path("/proc/self/statm"))
-    return None if said is None else int(said.split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 def _cpu() -> str:
     lines = (_text(Path("/proc/cpuinfo")) or "").splitlines()
     return next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), platform.processor())
